@@ -1,0 +1,58 @@
+//! The books: what each hook saw and what became of it.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Per hook and CPU. At any moment `seen = delivered + filtered + aggregated + lost`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HookCounters {
+    /// Times the thing happened that the hook reports (not how often the hook ran).
+    pub seen: u64,
+    /// Records handed to user space.
+    pub delivered: u64,
+    /// Rejected by the user's filter.
+    pub filtered: u64,
+    /// Counted without a record of its own.
+    pub aggregated: u64,
+    /// No room in the ring buffer.
+    pub lost: u64,
+}
+
+impl HookCounters {
+    pub fn balanced(&self) -> bool {
+        self.seen == self.delivered + self.filtered + self.aggregated + self.lost
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        let Self { seen, delivered, filtered, aggregated, lost } = other;
+        self.seen += seen;
+        self.delivered += delivered;
+        self.filtered += filtered;
+        self.aggregated += aggregated;
+        self.lost += lost;
+    }
+}
+
+/// Per network namespace and CPU, whatever the filter: what the kernel's own counters are held against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NetnsCounters {
+    /// RSTs that passed the TCP stack: `TcpOutRsts`.
+    pub rst_sent: u64,
+    /// Connections turned away at a listener: `ListenDrops`.
+    pub listen_drops: u64,
+    /// Sockets that were refused their TIME_WAIT slot: `TCPTimeWaitOverflow`.
+    pub tw_overflows: u64,
+    /// RSTs made by the firewall: in no counter of the kernel.
+    pub firewall_rsts: u64,
+}
+
+impl NetnsCounters {
+    pub fn add(&mut self, other: &Self) {
+        let Self { rst_sent, listen_drops, tw_overflows, firewall_rsts } = other;
+        self.rst_sent += rst_sent;
+        self.listen_drops += listen_drops;
+        self.tw_overflows += tw_overflows;
+        self.firewall_rsts += firewall_rsts;
+    }
+}

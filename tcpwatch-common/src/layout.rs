@@ -1,0 +1,36 @@
+//! The size of every type that user space and the kernel share, in one list. A change here is a change of the wire.
+
+use crate::{config::Config, counters, filter::Filter, flow, owner, record};
+use core::mem::{align_of, size_of};
+
+macro_rules! sizes {
+    ($($type:ty = $size:literal;)*) => {
+        $(const _: () = assert!(size_of::<$type>() == $size, stringify!($type));
+          const _: () = assert!(align_of::<$type>() <= 8, stringify!($type));)*
+    };
+}
+
+sizes! {
+    flow::Addr = 16;
+    flow::Flow = 40;
+    flow::PortKey = 8;
+    owner::Owner = 48;
+    owner::Memory = 128;
+    owner::PortOwner = 56;
+    counters::HookCounters = 40;
+    counters::NetnsCounters = 32;
+    Filter = 56;
+    record::Packet = 16;
+    record::Listen = 24;
+    record::TimeWait = 16;
+    record::Socket = 40;
+    record::Task = 24;
+    record::StateRecord = 144;
+    record::Record = 640;
+}
+
+// The two shapes are told apart by length alone.
+const _: () = assert!(size_of::<record::Record>() != size_of::<record::StateRecord>());
+// The ring buffer hands out 8-byte aligned chunks.
+const _: () = assert!(size_of::<record::Record>() % 8 == 0 && size_of::<record::StateRecord>() % 8 == 0);
+const _: () = assert!(size_of::<Config>() % 8 == 0);

@@ -1,0 +1,25 @@
+//! What crosses the border between tcpwatch's kernel programs and its user space.
+//!
+//! Rules of the wire, kept by every type here:
+//!
+//! - Fixed size, `#[repr(C)]`, integers and arrays of integers only: no `bool`, no `enum`, no `Option`, so that any
+//!   bytes are a valid value and user space decodes without `unsafe`.
+//! - Padding is a named field. [`layout`] asserts every size at compile time.
+//! - Integers are in the host's byte order, ports too. An address is four words *exactly as they lie in the
+//!   packet* (network byte order in memory); IPv4 is written as IPv4-mapped IPv6, so that one key serves both.
+//! - Times are nanoseconds of `CLOCK_MONOTONIC`, as `bpf_ktime_get_ns()` gives them.
+//! - Zero means "not known" only where the field says so; otherwise a bit in `flags` says what is present.
+//! - Enum numbers of the kernel (reset reasons, drop reasons) stay raw here: only user space, which read the running
+//!   kernel's BTF, can name them.
+#![no_std]
+
+pub mod config;
+pub mod counters;
+pub mod filter;
+pub mod flow;
+pub mod hook;
+pub mod layout;
+pub mod offsets;
+pub mod owner;
+pub mod record;
+pub mod state;
