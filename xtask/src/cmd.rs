@@ -25,7 +25,11 @@ pub(crate) fn line(command: &Command) -> String {
 /// One word for a shell.
 pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./:,@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// Runs it with our own output; anything but success is an error.
@@ -55,8 +59,9 @@ pub(crate) fn bytes(command: &mut Command) -> Result<Vec<u8>> {
     Ok(done.stdout)
 }
 
-/// Runs it, passes its standard output on line by line, and hands it back with the status. Standard error stays ours.
-pub(crate) fn tee(command: &mut Command) -> Result<(String, ExitStatus)> {
+/// Runs it and passes its standard output on, each line after `mark`. Hands the text back without the marks, and the status.
+/// Standard error stays ours.
+pub(crate) fn tee(command: &mut Command, mark: &str) -> Result<(String, ExitStatus)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -68,12 +73,23 @@ pub(crate) fn tee(command: &mut Command) -> Result<(String, ExitStatus)> {
     let mut raw = Vec::new();
     while reader.read_until(b'\n', &mut raw)? > 0 {
         let part = String::from_utf8_lossy(&raw);
-        print!("{part}");
+        print!("{mark}{part}");
         let _ = std::io::stdout().flush();
         text.push_str(&part);
         raw.clear();
     }
     Ok((text, child.wait()?))
+}
+
+/// Its standard output, whatever its status: for reports that exit with a verdict.
+pub(crate) fn said(command: &mut Command) -> Result<String> {
+    let done =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", line(command)))?;
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    if said.is_empty() {
+        check(command, done.status, &String::from_utf8_lossy(&done.stderr))?;
+    }
+    Ok(said)
 }
 
 fn check(command: &Command, status: ExitStatus, said: &str) -> Result<()> {
@@ -92,14 +108,19 @@ mod tests {
     #[test]
     fn words_survive_a_shell() {
         for word in ["plain", "two words", "it's", "", "$HOME", "a;b"] {
-            let said = output(Command::new("sh").arg("-c").arg(format!("printf %s {}", quote(word)))).unwrap();
+            let said =
+                output(Command::new("sh").arg("-c").arg(format!("printf %s {}", quote(word)))).unwrap();
             assert_eq!(said, word);
         }
     }
 
     #[test]
     fn failure_names_the_command_and_what_it_said() {
-        let error = quiet(Command::new("sh").args(["-c", "echo broken >&2; exit 3"])).unwrap_err().to_string();
-        assert!(error.contains("sh -c") && error.contains("exit status: 3") && error.contains("broken"), "{error}");
+        let error =
+            quiet(Command::new("sh").args(["-c", "echo broken >&2; exit 3"])).unwrap_err().to_string();
+        assert!(
+            error.contains("sh -c") && error.contains("exit status: 3") && error.contains("broken"),
+            "{error}"
+        );
     }
 }

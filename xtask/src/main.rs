@@ -7,7 +7,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod cmd;
+mod dist;
+mod docs;
 mod repo;
+mod run;
+mod setup;
+mod test;
+mod tidy;
 mod vm;
 
 #[derive(Parser)]
@@ -19,13 +25,39 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Install what building and testing need and this machine lacks
+    Setup {
+        /// Asks nothing anyway; for fingers that are used to it
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Build tcpwatch and start it as root
+    Run {
+        /// What to hand to tcpwatch [default: trace]
+        #[arg(last = true, value_name = "ARGS")]
+        args: Vec<String>,
+    },
+    /// Run every test, on this machine and on real kernels
+    Test(test::Args),
     /// Boot real kernels in QEMU and run a command on each
     Vm(vm::Args),
+    /// Build the static binary to ship
+    Dist,
+    /// Write the pages that are made from tcpwatch's own tables
+    Docs,
+    /// Check the house rules that no compiler checks
+    Tidy,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
+        Verb::Setup { yes: _ } => setup::main(),
+        Verb::Run { args } => run::main(&args),
+        Verb::Test(args) => test::main(&args),
         Verb::Vm(args) => vm::main(&args),
+        Verb::Dist => dist::main(),
+        Verb::Docs => docs::main(),
+        Verb::Tidy => tidy::main(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

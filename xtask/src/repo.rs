@@ -11,7 +11,8 @@ use crate::cmd;
 
 /// The root of the checkout. Cargo tells where `xtask` lies when it runs it; a binary started by hand knows where it was built.
 pub(crate) fn root() -> PathBuf {
-    let xtask = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let xtask =
+        env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     xtask.parent().map_or_else(|| xtask.clone(), Path::to_path_buf)
 }
 
@@ -21,7 +22,10 @@ pub(crate) fn cargo() -> Command {
     command.current_dir(root());
     // What cargo told about xtask must not reach the build of other crates: build scripts would run again and again.
     for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
             command.env_remove(name);
         }
     }
@@ -31,7 +35,8 @@ pub(crate) fn cargo() -> Command {
 /// The target folder as cargo sees it: `CARGO_TARGET_DIR` and `.cargo/config.toml` both count.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let json = cmd::output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&json).context("cannot read what `cargo metadata` printed")?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&json).context("cannot read what `cargo metadata` printed")?;
     let dir = metadata["target_directory"].as_str().context("`cargo metadata` names no target_directory")?;
     Ok(dir.into())
 }

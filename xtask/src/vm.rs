@@ -18,7 +18,7 @@ mod modules;
 mod qemu;
 
 pub(crate) use kernels::Kernel;
-pub(crate) use qemu::{Guest, VmOutput};
+pub(crate) use qemu::Guest;
 
 /// Which kernels.
 #[derive(clap::Args, Clone)]
@@ -38,13 +38,13 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    /// The kernels chosen, fetched if need be.
-    pub(crate) fn kernels(&self) -> Result<Vec<Kernel>> {
+    /// The kernels chosen, by name, fetched if need be.
+    pub(crate) fn each(&self) -> Vec<(String, Result<Kernel>)> {
         if let (Some(vmlinuz), Some(modules)) = (&self.vmlinuz, &self.modules) {
-            return Ok(vec![Kernel::own(vmlinuz, modules)?]);
+            return vec![(vmlinuz.display().to_string(), Kernel::own(vmlinuz, modules))];
         }
         let names = if self.kernel.is_empty() { kernels::all() } else { self.kernel.clone() };
-        names.iter().map(|name| Kernel::get(name, self.refresh)).collect()
+        names.into_iter().map(|name| (name.clone(), Kernel::get(&name, self.refresh))).collect()
     }
 }
 
@@ -83,11 +83,12 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     for file in &args.file {
         let (here, there) = file.split_once(':').unwrap_or((file, ""));
         let here = PathBuf::from(here);
-        let name = here.file_name().with_context(|| format!("--file {file} names no file"))?.to_string_lossy();
+        let name =
+            here.file_name().with_context(|| format!("--file {file} names no file"))?.to_string_lossy();
         let there = if there.is_empty() { format!("/bin/{name}") } else { there.to_owned() };
         files.push((here.clone(), there));
     }
-    let kernels = args.choice.kernels()?;
+    let kernels = args.choice.each().into_iter().map(|(_, kernel)| kernel).collect::<Result<Vec<_>>>()?;
     if args.shell {
         let kernel = kernels.first().context("no kernel chosen")?;
         return guest(kernel, &files).shell();
@@ -128,7 +129,11 @@ fn guest<'a>(kernel: &'a Kernel, files: &[(PathBuf, String)]) -> Guest<'a> {
 fn binaries() -> Result<Vec<(PathBuf, String)>> {
     let dist = repo::dist_dir()?;
     let names = ["tcpwatch", "tcpwatch-scenario"];
-    Ok(names.iter().map(|name| (dist.join(name), format!("/bin/{name}"))).filter(|(file, _)| file.exists()).collect())
+    Ok(names
+        .iter()
+        .map(|name| (dist.join(name), format!("/bin/{name}")))
+        .filter(|(file, _)| file.exists())
+        .collect())
 }
 
 /// Does the work for each item, `jobs` at a time, in their order.

@@ -35,22 +35,32 @@ impl Apt {
     pub(super) fn open(dir: &Path, archive: Archive, suite: &str) -> Result<Self> {
         let apt = Self { dir: dir.to_owned() };
         for folder in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(dir.join(folder)).with_context(|| format!("cannot make {folder} in {}", dir.display()))?;
+            fs::create_dir_all(dir.join(folder))
+                .with_context(|| format!("cannot make {folder} in {}", dir.display()))?;
         }
         let mirror = mirror(archive)?;
         let source = format!("deb [signed-by={}] {mirror} {suite} main\n", keyring()?.display());
         fs::write(dir.join("s.list"), source).context("cannot write the list of sources")?;
-        cmd::quiet(apt.get().arg("update")).with_context(|| format!("cannot fetch Debian's list of {suite}"))?;
+        cmd::quiet(apt.get().arg("update"))
+            .with_context(|| format!("cannot fetch Debian's list of {suite}"))?;
         Ok(apt)
     }
 
     /// Every package of the suite whose name begins with one of these.
     pub(super) fn packages(&self, prefixes: &[&str]) -> Result<Vec<Package>> {
-        let files = cmd::output(self.get().args(["indextargets", "--format", "$(FILENAME)", "Created-By: Packages"]))?;
+        let files = cmd::output(self.get().args([
+            "indextargets",
+            "--format",
+            "$(FILENAME)",
+            "Created-By: Packages",
+        ]))?;
         let mut found = Vec::new();
         for file in files.lines() {
             let text = cmd::output(Command::new("/usr/lib/apt/apt-helper").args(["cat-file", file]))?;
-            found.extend(packages(&text).filter(|package| prefixes.iter().any(|prefix| package.name.starts_with(prefix))));
+            found.extend(
+                packages(&text)
+                    .filter(|package| prefixes.iter().any(|prefix| package.name.starts_with(prefix))),
+            );
         }
         Ok(found)
     }
@@ -111,7 +121,9 @@ fn pick_mirror(targets: &str, archive: Archive) -> Option<String> {
         Archive::Security => "debian-security",
     };
     let uris = targets.lines().filter_map(|line| line.split_whitespace().next());
-    uris.map(|uri| uri.trim_end_matches('/')).find(|uri| uri.rsplit('/').next() == Some(folder)).map(str::to_owned)
+    uris.map(|uri| uri.trim_end_matches('/'))
+        .find(|uri| uri.rsplit('/').next() == Some(folder))
+        .map(str::to_owned)
 }
 
 fn keyring() -> Result<PathBuf> {
@@ -176,8 +188,17 @@ mod tests {
 
     #[test]
     fn versions_in_debians_order() {
-        let rising =
-            ["1.0~rc1-1", "1.0-1", "1.0-1+deb12u1", "5.10.0-9", "5.10.0-46", "6.9", "6.12.94-1", "6.12.107-1~deb12u1", "6.12.107-1"];
+        let rising = [
+            "1.0~rc1-1",
+            "1.0-1",
+            "1.0-1+deb12u1",
+            "5.10.0-9",
+            "5.10.0-46",
+            "6.9",
+            "6.12.94-1",
+            "6.12.107-1~deb12u1",
+            "6.12.107-1",
+        ];
         for pair in rising.windows(2) {
             assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
             assert_eq!(compare(pair[1], pair[0]), Ordering::Greater, "{pair:?}");
@@ -198,7 +219,10 @@ mod tests {
         let targets = "https://other.example/node nodistro\nhttp://mirror.example/debian/ bookworm\n\
                        http://mirror.example/debian-security/ bookworm-security\n";
         assert_eq!(pick_mirror(targets, Archive::Main).as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(pick_mirror(targets, Archive::Security).as_deref(), Some("http://mirror.example/debian-security"));
+        assert_eq!(
+            pick_mirror(targets, Archive::Security).as_deref(),
+            Some("http://mirror.example/debian-security")
+        );
         assert_eq!(pick_mirror("http://mirror.example/ubuntu noble\n", Archive::Main), None);
     }
 }

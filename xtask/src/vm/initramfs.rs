@@ -33,7 +33,11 @@ pub(super) fn build(modules_dir: &Path, files: &[(PathBuf, String)], task: &Task
     cpio.link("var/run", "/run");
     cpio.device("dev/console", 5, 1);
     cpio.file("init", 0o755, include_bytes!("init.sh"));
-    cpio.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+    cpio.file(
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    );
     cpio.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
     cpio.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n::1 localhost\n");
     match task {
@@ -53,8 +57,9 @@ pub(super) fn build(modules_dir: &Path, files: &[(PathBuf, String)], task: &Task
         add(&mut cpio, here, there, &mut libraries)?;
     }
     for tool in TOOLS {
-        let path = repo::which(tool)
-            .with_context(|| format!("`{tool}` is not on this machine\nhint: `cargo xtask setup` installs it"))?;
+        let path = repo::which(tool).with_context(|| {
+            format!("`{tool}` is not on this machine\nhint: `cargo xtask setup` installs it")
+        })?;
         add(&mut cpio, &path, &format!("bin/{tool}"), &mut libraries)?;
     }
     for library in libraries {
@@ -85,16 +90,22 @@ fn add(cpio: &mut Cpio, here: &Path, there: &str, libraries: &mut BTreeSet<Strin
 }
 
 fn busybox() -> Result<PathBuf> {
-    let file = repo::which("busybox").context("`busybox` is not on this machine\nhint: `cargo xtask setup` installs it")?;
+    let file = repo::which("busybox")
+        .context("`busybox` is not on this machine\nhint: `cargo xtask setup` installs it")?;
     if cmd::output(Command::new("ldd").arg(&file)).is_ok_and(|said| said.contains("=>")) {
-        anyhow::bail!("{} is not static, and a guest starts with nothing else\nhint: `cargo xtask setup`", file.display());
+        anyhow::bail!(
+            "{} is not static, and a guest starts with nothing else\nhint: `cargo xtask setup`",
+            file.display()
+        );
     }
     Ok(file)
 }
 
 /// The paths in what `ldd` printed: `name => path (address)`, and the loader, which stands alone.
 fn libraries_of(said: &str) -> impl Iterator<Item = String> {
-    said.split_whitespace().filter(|word| word.starts_with('/')).map(|word| word.trim_end_matches(':').to_owned())
+    said.split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(|word| word.trim_end_matches(':').to_owned())
 }
 
 #[cfg(test)]

@@ -21,7 +21,12 @@ struct Series {
 
 const SERIES: &[Series] = &[
     // The last kernel before BTF of modules, MPTCP and drop reasons; still on many hosts.
-    Series { name: "5.10", archive: Archive::Security, suite: "bullseye-security", image: "linux-image-5.10.0-" },
+    Series {
+        name: "5.10",
+        archive: Archive::Security,
+        suite: "bullseye-security",
+        image: "linux-image-5.10.0-",
+    },
     Series { name: "6.1", archive: Archive::Main, suite: "bookworm", image: "linux-image-6.1.0-" },
     Series { name: "6.12", archive: Archive::Main, suite: "trixie", image: "linux-image-6.12." },
     Series { name: "6.18", archive: Archive::Main, suite: "trixie-backports", image: "linux-image-6.18." },
@@ -50,8 +55,11 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// A kernel of one's own: the folder of modules is named after the release, as everywhere.
     pub(crate) fn own(vmlinuz: &Path, modules: &Path) -> Result<Self> {
-        let modules = modules.canonicalize().with_context(|| format!("cannot find the modules {}", modules.display()))?;
-        let release = modules.file_name().context("the folder of modules has no name")?.to_string_lossy().into_owned();
+        let modules = modules
+            .canonicalize()
+            .with_context(|| format!("cannot find the modules {}", modules.display()))?;
+        let release =
+            modules.file_name().context("the folder of modules has no name")?.to_string_lossy().into_owned();
         if !modules.join("modules.dep").exists() {
             bail!("{} has no modules.dep\nhint: run depmod on it", modules.display());
         }
@@ -61,7 +69,10 @@ impl Kernel {
     /// The kernel of that row, from the cache or else from Debian. `refresh` asks Debian again for a newer one.
     pub(crate) fn get(name: &str, refresh: bool) -> Result<Self> {
         let Some(series) = SERIES.iter().find(|series| series.name == name) else {
-            bail!("no kernel `{name}` in the matrix\nhint: one of {}, or --vmlinuz and --modules", all().join(", "));
+            bail!(
+                "no kernel `{name}` in the matrix\nhint: one of {}, or --vmlinuz and --modules",
+                all().join(", ")
+            );
         };
         let cache = cache_dir()?;
         fs::create_dir_all(&cache).with_context(|| format!("cannot make the folder {}", cache.display()))?;
@@ -77,7 +88,10 @@ impl Kernel {
 
     fn cached(name: &str, dir: &Path) -> Result<Self> {
         let file = dir.join("release");
-        let release = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?.trim().to_owned();
+        let release = fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?
+            .trim()
+            .to_owned();
         let modules = dir.join("lib/modules").join(&release);
         Ok(Self { name: name.to_owned(), release, vmlinuz: dir.join("vmlinuz"), modules })
     }
@@ -90,7 +104,9 @@ fn cache_dir() -> Result<PathBuf> {
         return Ok(dir);
     }
     let base = var("XDG_CACHE_HOME").or_else(|| repo::home().map(|home| home.join(".cache")));
-    Ok(base.context("neither HOME nor TCPWATCH_VM_CACHE is set: no place to keep kernels")?.join("tcpwatch/kernels"))
+    Ok(base
+        .context("neither HOME nor TCPWATCH_VM_CACHE is set: no place to keep kernels")?
+        .join("tcpwatch/kernels"))
 }
 
 fn fetch(series: &Series, cache: &Path, dir: &Path) -> Result<()> {
@@ -112,19 +128,24 @@ fn fetch(series: &Series, cache: &Path, dir: &Path) -> Result<()> {
                 if dir.exists() {
                     fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
                 }
-                fs::rename(&fresh, dir).with_context(|| format!("cannot move the kernel to {}", dir.display()))?;
+                fs::rename(&fresh, dir)
+                    .with_context(|| format!("cannot move the kernel to {}", dir.display()))?;
                 fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
                 println!("kernel {}: {} is in {}", series.name, candidate.release, dir.display());
                 return Ok(());
             }
             Err(error) => {
-                println!("kernel {}: {} cannot be had, trying the next older", series.name, candidate.release);
+                println!(
+                    "kernel {}: {} cannot be had, trying the next older",
+                    series.name, candidate.release
+                );
                 failure = Some(error);
             }
         }
     }
     match failure {
-        Some(error) => Err(error.context(format!("none of the kernels {} in {} can be downloaded", series.name, series.suite))),
+        Some(error) => Err(error
+            .context(format!("none of the kernels {} in {} can be downloaded", series.name, series.suite))),
         None => bail!(
             "Debian's {} has no kernel {} any more\nhint: pass --vmlinuz and --modules, or change xtask/src/vm/kernels.rs",
             series.suite,
@@ -136,17 +157,29 @@ fn fetch(series: &Series, cache: &Path, dir: &Path) -> Result<()> {
 /// Puts what the packages hold into the shape of the cache. The file `release` comes last: it says that all is there.
 fn settle(release: &str, unpacked: &Path, fresh: &Path) -> Result<()> {
     // Packages of a merged /usr carry `usr/lib`, older ones `lib`; the image lies in /boot or beside the modules.
-    let modules = [unpacked.join("usr/lib/modules"), unpacked.join("lib/modules")].map(|dir| dir.join(release));
-    let modules = modules.iter().find(|dir| dir.is_dir()).with_context(|| format!("the packages of {release} have no modules"))?;
+    let modules =
+        [unpacked.join("usr/lib/modules"), unpacked.join("lib/modules")].map(|dir| dir.join(release));
+    let modules = modules
+        .iter()
+        .find(|dir| dir.is_dir())
+        .with_context(|| format!("the packages of {release} have no modules"))?;
     let images = [unpacked.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")];
-    let image = images.iter().find(|file| file.is_file()).with_context(|| format!("the packages of {release} have no vmlinuz"))?;
+    let image = images
+        .iter()
+        .find(|file| file.is_file())
+        .with_context(|| format!("the packages of {release} have no vmlinuz"))?;
     let target = fresh.join("lib/modules");
     fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
     fs::copy(image, fresh.join("vmlinuz")).context("cannot copy vmlinuz")?;
     fs::rename(modules, target.join(release)).context("cannot move the modules")?;
     // Debian makes modules.dep when the package is configured, which never happens here.
-    cmd::quiet(Command::new(repo::which("depmod").unwrap_or_else(|| "depmod".into())).arg("-b").arg(fresh).arg(release))
-        .context("cannot index the modules\nhint: `cargo xtask setup` installs kmod")?;
+    cmd::quiet(
+        Command::new(repo::which("depmod").unwrap_or_else(|| "depmod".into()))
+            .arg("-b")
+            .arg(fresh)
+            .arg(release),
+    )
+    .context("cannot index the modules\nhint: `cargo xtask setup` installs kmod")?;
     fs::write(fresh.join("release"), release).context("cannot write the release")
 }
 
@@ -167,7 +200,11 @@ fn candidates(series: &Series, packages: &[Package]) -> Vec<Candidate> {
         let cloud = signed.ends_with("-cloud-amd64");
         let version = signed.strip_suffix("-cloud-amd64").or_else(|| signed.strip_suffix("-amd64"));
         // What is left must be the version alone: no `-rt`, no `-dbg`, no meta package.
-        let Some(version) = version.filter(|v| v.starts_with(|c: char| c.is_ascii_digit()) && !v.contains('-')) else { continue };
+        let Some(version) =
+            version.filter(|v| v.starts_with(|c: char| c.is_ascii_digit()) && !v.contains('-'))
+        else {
+            continue;
+        };
         let prefix = series.image.trim_start_matches("linux-image-").trim_start_matches("linux-binary-");
         let flavour = if cloud { "cloud-amd64" } else { "amd64" };
         let release = format!("{prefix}{version}-{flavour}");
@@ -181,7 +218,10 @@ fn candidates(series: &Series, packages: &[Package]) -> Vec<Candidate> {
         found.push((cloud, package, Candidate { release, packages: set }));
     }
     found.sort_by(|(cloud_a, a, _), (cloud_b, b, _)| {
-        cloud_b.cmp(cloud_a).then_with(|| debian::compare(&b.version, &a.version)).then_with(|| a.name.cmp(&b.name))
+        cloud_b
+            .cmp(cloud_a)
+            .then_with(|| debian::compare(&b.version, &a.version))
+            .then_with(|| a.name.cmp(&b.name))
     });
     found.into_iter().map(|(_, _, candidate)| candidate).collect()
 }
@@ -209,8 +249,12 @@ mod tests {
             package("linux-image-6.18.1+deb13-cloud-amd64", "6.18.1-1"),
             package("linux-image-cloud-amd64", "6.12.107-1"),
         ];
-        let releases: Vec<_> = candidates(series("6.12"), &packages).into_iter().map(|found| found.release).collect();
-        assert_eq!(releases, ["6.12.107+deb13-cloud-amd64", "6.12.94+deb13-cloud-amd64", "6.12.107+deb13-amd64"]);
+        let releases: Vec<_> =
+            candidates(series("6.12"), &packages).into_iter().map(|found| found.release).collect();
+        assert_eq!(
+            releases,
+            ["6.12.107+deb13-cloud-amd64", "6.12.94+deb13-cloud-amd64", "6.12.107+deb13-amd64"]
+        );
     }
 
     #[test]

@@ -100,7 +100,12 @@ fn closure(modules_dep: &str, wanted: &[&str]) -> Vec<String> {
     order
 }
 
-fn visit(name: &str, table: &BTreeMap<String, (&str, Vec<&str>)>, seen: &mut BTreeSet<String>, order: &mut Vec<String>) {
+fn visit(
+    name: &str,
+    table: &BTreeMap<String, (&str, Vec<&str>)>,
+    seen: &mut BTreeSet<String>,
+    order: &mut Vec<String>,
+) {
     let Some((path, needs)) = table.get(name) else { return };
     if !seen.insert(name.to_owned()) {
         return;

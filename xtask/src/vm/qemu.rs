@@ -29,13 +29,16 @@ pub(crate) struct VmOutput {
     pub(crate) seconds: f64,
 }
 
+/// What is done with a line as soon as it comes.
+type Show<'a> = Box<dyn Fn(&str) + 'a>;
+
 /// One run: what to boot, what to bring along, what to do with what comes back.
 pub(crate) struct Guest<'a> {
     kernel: &'a Kernel,
     files: Vec<(PathBuf, String)>,
     out: Option<PathBuf>,
     memory: u32,
-    each_line: Option<Box<dyn Fn(&str) + 'a>>,
+    each_line: Option<Show<'a>>,
 }
 
 impl<'a> Guest<'a> {
@@ -80,15 +83,17 @@ impl<'a> Guest<'a> {
         qemu.arg("-serial").arg(format!("file:{}", tar.display()));
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Killed(qemu.spawn().with_context(|| format!("cannot start `{}`", cmd::line(&qemu)))?);
-        let text = self.listen(&mut child.0, started + timeout);
-        let complaint = child.finish();
+        let text = self.listen(&mut child.0, started + timeout, &initrd);
+        let complaint = child.finish(text.is_ok());
 
-        let console = fs::read(&console).map(|raw| String::from_utf8_lossy(&raw).replace('\r', "")).unwrap_or_default();
+        let console =
+            fs::read(&console).map(|raw| String::from_utf8_lossy(&raw).replace('\r', "")).unwrap_or_default();
         let named = || format!("kernel {} ({})", self.kernel.name, self.kernel.release);
         if let Some(fault) = fault(&console) {
             bail!("{} crashed: {fault}\n{}", named(), tail(&console, 60));
         }
-        let text = text.with_context(|| format!("{}: `{command}`\n{}{complaint}", named(), tail(&console, 20)))?;
+        let text =
+            text.with_context(|| format!("{}: `{command}`\n{}{complaint}", named(), tail(&console, 20)))?;
         let Some(said) = parse(&text) else {
             bail!("{} ended before the command did\n{}{complaint}", named(), tail(&console, 40));
         };
@@ -118,7 +123,9 @@ impl<'a> Guest<'a> {
         let accel = env::var("TCPWATCH_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
         // With cmpxchg16b QEMU 7.2 corrupts flags and the guest crashes at random; five-level paging only costs time.
         let cpu = if accel.starts_with("tcg") { "max,-cx16,-la57" } else { "host" };
-        let mut command = Command::new(program);
+        // A guest must not outlive a run that was killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
         command.args(["-accel", &accel, "-cpu", cpu, "-smp", "2", "-m", &self.memory.to_string()]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(&self.kernel.vmlinuz).arg("-initrd").arg(initrd);
@@ -129,7 +136,7 @@ impl<'a> Guest<'a> {
     }
 
     /// Reads the data line until the guest says that it is done or the time is over.
-    fn listen(&self, child: &mut Child, deadline: Instant) -> Result<String> {
+    fn listen(&self, child: &mut Child, deadline: Instant, initrd: &Path) -> Result<String> {
         let pipe = child.stdout.take().context("QEMU has no standard output")?;
         let (send, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -151,7 +158,11 @@ impl<'a> Guest<'a> {
                 Ok(line) => {
                     text.push_str(&line);
                     match marker(line.trim_end()) {
-                        Some(("begin", _)) => begun = true,
+                        Some(("begin", _)) => {
+                            begun = true;
+                            // The guest has it in memory: if this run is killed, little stays behind.
+                            let _ = fs::remove_file(initrd);
+                        }
                         Some(("end", _)) => return Ok(text),
                         _ if begun => {
                             if let Some(show) = &self.each_line {
@@ -170,7 +181,8 @@ impl<'a> Guest<'a> {
                 // QEMU went away: the caller finds out why.
                 Err(RecvTimeoutError::Disconnected) => return Ok(text),
                 Err(RecvTimeoutError::Timeout) => {
-                    let said = if begun { tail(&text, 40) } else { "it never came to the command".to_owned() };
+                    let said =
+                        if begun { tail(&text, 40) } else { "it never came to the command".to_owned() };
                     bail!("not done in time\n{said}");
                 }
             }
@@ -198,9 +210,9 @@ impl Drop for Scratch {
 struct Killed(Child);
 
 impl Killed {
-    /// Gives it a moment to power off, then ends it. Hands back what it complained about.
-    fn finish(&mut self) -> String {
-        let patience = Instant::now() + Duration::from_secs(3);
+    /// Ends it, after a moment to power off if it is at its end. Hands back what it complained about.
+    fn finish(&mut self, done: bool) -> String {
+        let patience = Instant::now() + Duration::from_secs(if done { 3 } else { 0 });
         while Instant::now() < patience && matches!(self.0.try_wait(), Ok(None)) {
             thread::sleep(Duration::from_millis(20));
         }
@@ -229,7 +241,13 @@ fn marker(line: &str) -> Option<(&str, &str)> {
 
 /// The whole of the data line. `None` if the end is missing.
 fn parse(text: &str) -> Option<VmOutput> {
-    let mut output = VmOutput { release: String::new(), stdout: String::new(), status: -1, boot_seconds: 0.0, seconds: 0.0 };
+    let mut output = VmOutput {
+        release: String::new(),
+        stdout: String::new(),
+        status: -1,
+        boot_seconds: 0.0,
+        seconds: 0.0,
+    };
     let mut begun = false;
     for line in text.split_inclusive('\n') {
         match marker(line.trim_end()) {
@@ -278,7 +296,8 @@ mod tests {
 
     #[test]
     fn output_between_markers() {
-        let text = "noise\n\n@@vm release 6.12.1-x\n@@vm booted 3.52\n@@vm begin\nhello\nworld\n\n@@vm end 7 4.00\n";
+        let text =
+            "noise\n\n@@vm release 6.12.1-x\n@@vm booted 3.52\n@@vm begin\nhello\nworld\n\n@@vm end 7 4.00\n";
         let output = parse(text).unwrap();
         assert_eq!(output.release, "6.12.1-x");
         assert_eq!(output.stdout, "hello\nworld\n");

@@ -1,0 +1,306 @@
+//! `cargo xtask test`: every proof there is, in order of cost, and one closing line that counts them all.
+//!
+//! A step that could not run is a failure. Only a scenario may be skipped, where the kernel lacks the thing itself.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::dist::{self, Dist};
+use crate::vm::{self, Choice, Guest, Kernel};
+use crate::{cmd, repo, setup, tidy};
+
+mod report;
+
+use report::{Column, Tally};
+
+/// Longer than every scenario of a guest takes on a slow machine; a guest that hangs must not eat the whole time of a build.
+const GUEST_TIMEOUT: Duration = Duration::from_secs(40 * 60);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the guests: what takes a quarter of an hour
+    #[arg(long)]
+    quick: bool,
+    /// Run this step alone
+    #[arg(long, value_name = "STEP")]
+    only: Option<Step>,
+    /// Run these scenarios alone, on this machine and in the guests
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    scenario: Vec<String>,
+    /// How many guests run at once
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    #[command(flatten)]
+    choice: Choice,
+}
+
+/// In the order in which they run: what is cheap fails first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// The format of the sources
+    Fmt,
+    /// Lints
+    Clippy,
+    /// Unit tests, recordings against golden files, recorded kernels; no privileges needed
+    Unit,
+    /// House rules and generated pages
+    Tidy,
+    /// The static binaries
+    Dist,
+    /// Scenarios on the kernel of this machine
+    Live,
+    /// Scenarios on the kernels of the matrix
+    Vm,
+}
+
+/// How tcpwatch is told to attach: by itself, and on every lower rung of its ladder, so that hosts which grant less are proven
+/// on the same kernels.
+const RUNGS: &[(&str, &[&str])] = &[
+    ("", &[]),
+    ("kprobe", &["--args", "--attach kprobe"]),
+    ("tracep.", &["--args", "--attach tracepoint", "--tracepoints-only"]),
+];
+
+/// `cargo xtask test`.
+pub(crate) fn main(args: &Args) -> Result<()> {
+    setup::ensure()?;
+    let mut run = Run { args, dist: None, columns: Vec::new() };
+    let mut sum = Tally::default();
+    let mut summary = Vec::new();
+    for step in Step::value_variants() {
+        if args.only.is_some_and(|only| only != *step) {
+            continue;
+        }
+        let name = format!("{step:?}").to_lowercase();
+        if *step == Step::Vm && args.quick {
+            summary.push(format!("{name:<8} not run: --quick"));
+            continue;
+        }
+        println!("\n=== {name} ===");
+        let started = Instant::now();
+        let tally = run.step(*step).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            Tally::one(false)
+        });
+        summary.push(format!("{name:<8} {tally} in {:.0} s", started.elapsed().as_secs_f64()));
+        sum += tally;
+    }
+    println!();
+    if !run.columns.is_empty() {
+        println!("{}", report::table(&run.columns));
+    }
+    for line in summary {
+        println!("{line}");
+    }
+    println!("\n{sum}");
+    if sum.failed == 0 && sum.passed > 0 { Ok(()) } else { bail!("{} tests failed", sum.failed) }
+}
+
+/// One run of the tests: what the steps share.
+struct Run<'a> {
+    args: &'a Args,
+    dist: Option<Dist>,
+    columns: Vec<Column>,
+}
+
+impl Run<'_> {
+    fn step(&mut self, step: Step) -> Result<Tally> {
+        match step {
+            Step::Fmt => once(repo::cargo().args(["fmt", "--all", "--check"])),
+            Step::Clippy => once(repo::cargo().args([
+                "clippy",
+                "--workspace",
+                // Its code is for another target; `tcpwatch/build.rs` compiles it with warnings shown.
+                "--exclude=tcpwatch-ebpf",
+                "--all-targets",
+                "--",
+                "--deny=warnings",
+            ])),
+            Step::Tidy => tidy::main().map(|()| Tally::one(true)),
+            Step::Unit => unit(),
+            Step::Dist => self.dist().map(|_| Tally::one(true)),
+            Step::Live => self.live(),
+            Step::Vm => self.matrix(),
+        }
+    }
+
+    /// The binaries, built when first asked for.
+    fn dist(&mut self) -> Result<&Dist> {
+        if self.dist.is_none() {
+            self.dist = Some(dist::build_all()?);
+        }
+        self.dist.as_ref().context("no binaries")
+    }
+
+    fn live(&mut self) -> Result<Tally> {
+        let names = self.args.scenario.clone();
+        let dist = self.dist()?;
+        let extra = host_args(&dist.tcpwatch)?;
+        let mut command = as_root(&dist.scenario)?;
+        command
+            .arg("run")
+            .args(names)
+            .args(["--family", "both", "--tcpwatch"])
+            .arg(&dist.tcpwatch)
+            .args(extra);
+        let started = Instant::now();
+        // With a mark before each line, or the closing line of this part would look like that of the whole.
+        let (output, _) = cmd::tee(&mut command, "  host | ")?;
+        let release = cmd::output(Command::new("uname").arg("-r"))?.trim().to_owned();
+        println!("  host | # {release}");
+        let lines = report::scenarios(&output).map_err(|error| format!("{error:#}"));
+        let rung = if extra.is_empty() { "" } else { "tracep." };
+        let column =
+            Column { kernel: "host".into(), release, rung, lines, seconds: started.elapsed().as_secs_f64() };
+        let tally = column.tally();
+        self.columns.push(column);
+        Ok(tally)
+    }
+
+    fn matrix(&mut self) -> Result<Tally> {
+        let names = self.args.scenario.join(" ");
+        let jobs = self.args.jobs;
+        let mut sum = Tally::default();
+        let mut work = Vec::new();
+        for (name, kernel) in self.args.choice.each() {
+            match kernel {
+                Ok(kernel) => work.push(kernel),
+                Err(error) => {
+                    eprintln!("error: {error:#}");
+                    let lines = Err(format!("{error:#}"));
+                    self.columns.push(Column {
+                        kernel: name,
+                        release: String::new(),
+                        rung: "",
+                        lines,
+                        seconds: 0.0,
+                    });
+                    sum += Tally::one(false);
+                }
+            }
+        }
+        let dist = self.dist()?;
+        // All kernels in the ordinary way first: what fails there is worth knowing soonest.
+        let rows: Vec<_> =
+            RUNGS.iter().flat_map(|rung| work.iter().map(move |kernel| (kernel, rung))).collect();
+        let done = Mutex::new(Vec::new());
+        vm::each(&rows, jobs, |(kernel, (rung, args))| {
+            let column = in_guest(kernel, rung, args, &names, dist);
+            println!(
+                "{:>14} | # {}: {} in {:.0} s",
+                column.title(),
+                column.release,
+                column.tally(),
+                column.seconds
+            );
+            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(column);
+        });
+        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let order = |column: &Column| {
+            rows.iter().position(|(kernel, rung)| kernel.name == column.kernel && rung.0 == column.rung)
+        };
+        done.sort_by_key(order);
+        for column in &done {
+            sum += column.tally();
+        }
+        self.columns.extend(done);
+        Ok(sum)
+    }
+}
+
+/// A command whose success is one test passed.
+fn once(command: &mut Command) -> Result<Tally> {
+    cmd::run(command).map(|()| Tally::one(true))
+}
+
+fn unit() -> Result<Tally> {
+    let mut test = repo::cargo();
+    test.args(["test", "--workspace", "--exclude=tcpwatch-ebpf", "--no-fail-fast"]);
+    let (output, status) = cmd::tee(&mut test, "")?;
+    let mut tally = report::cargo_tests(&output, status.success());
+    // What is pure in the kernel programs compiles for this machine too.
+    if repo::root().join("tcpwatch-ebpf/src/lib.rs").exists() {
+        let (output, status) =
+            cmd::tee(repo::cargo().args(["test", "--package", "tcpwatch-ebpf", "--lib"]), "")?;
+        tally += report::cargo_tests(&output, status.success());
+    }
+    Ok(tally)
+}
+
+/// What the scenarios must know about this machine: whether it grants more than tracepoints. tcpwatch itself knows best.
+fn host_args(tcpwatch: &Path) -> Result<&'static [&'static str]> {
+    let said = cmd::said(as_root(tcpwatch)?.args(["doctor", "--json"]))?;
+    let json = serde_json::from_str(&said).context("`tcpwatch doctor --json` printed no JSON")?;
+    match grants_fentry(&json) {
+        Some(true) => Ok(&[]),
+        Some(false) => Ok(&["--tracepoints-only"]),
+        None => bail!("`tcpwatch doctor --json` does not say whether the host grants `fentry`"),
+    }
+}
+
+/// The first member `fentry` that is true or false, wherever the report has it.
+fn grants_fentry(json: &serde_json::Value) -> Option<bool> {
+    match json {
+        serde_json::Value::Object(members) => members
+            .get("fentry")
+            .and_then(serde_json::Value::as_bool)
+            .or_else(|| members.values().find_map(grants_fentry)),
+        serde_json::Value::Array(items) => items.iter().find_map(grants_fentry),
+        _ => None,
+    }
+}
+
+fn as_root(program: &Path) -> Result<Command> {
+    if repo::is_root() {
+        return Ok(Command::new(program));
+    }
+    let sudo = repo::which("sudo")
+        .context("live tests need root, and there is no sudo\nhint: run `cargo xtask test` as root")?;
+    let mut command = Command::new(sudo);
+    // A prompt in the middle of a long run would wait unseen.
+    command.arg("-n").arg(program);
+    Ok(command)
+}
+
+/// All scenarios on one kernel, with one way to attach.
+fn in_guest(kernel: &Kernel, rung: &'static str, args: &[&str], names: &str, dist: &Dist) -> Column {
+    let title = if rung.is_empty() { kernel.name.clone() } else { format!("{} {rung}", kernel.name) };
+    let extra = args.iter().map(|arg| cmd::quote(arg)).collect::<Vec<_>>().join(" ");
+    let line = format!("tcpwatch-scenario run {names} --family both --tcpwatch /bin/tcpwatch {extra}");
+    let guest = Guest::new(kernel)
+        .file(&dist.tcpwatch, "/bin/tcpwatch")
+        .file(&dist.scenario, "/bin/tcpwatch-scenario")
+        .each_line(|line| println!("{title:>14} | {line}"));
+    let started = Instant::now();
+    let (release, lines) = match guest.run(&line, GUEST_TIMEOUT) {
+        Ok(output) => {
+            let lines = report::scenarios(&output.stdout)
+                .with_context(|| format!("exit status {} after {:.0} s", output.status, output.seconds));
+            (output.release, lines)
+        }
+        Err(error) => (kernel.release.clone(), Err(error)),
+    };
+    let lines = lines.map_err(|error| format!("{error:#}"));
+    if let Err(error) = &lines {
+        eprintln!("error: {title}: {error}");
+    }
+    Column { kernel: kernel.name.clone(), release, rung, lines, seconds: started.elapsed().as_secs_f64() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_doctor_says_about_fentry() {
+        let says = |text: &str| grants_fentry(&serde_json::from_str(text).unwrap());
+        assert_eq!(says(r#"{"attach":{"tp_btf":true,"fentry":false}}"#), Some(false));
+        assert_eq!(says(r#"[{"x":1},{"fentry":true}]"#), Some(true));
+        assert_eq!(says(r#"{"hooks":{"a":"fentry"}}"#), None);
+    }
+}
