@@ -1,0 +1,120 @@
+//! Provokes every TCP event in namespaces of its own and compares what tcpwatch said with what was done.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tcpwatch_tests::actor::child;
+use tcpwatch_tests::net::Family;
+use tcpwatch_tests::run::{self, Options};
+use tcpwatch_tests::scenarios;
+
+#[derive(Parser)]
+#[command(name = "tcpwatch-scenario", about = "Provoke TCP events whose truth is known, and judge tcpwatch by them")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Name every scenario and what it provokes
+    List,
+    /// Play scenarios (all, or the named ones) and judge the events
+    Run(Run),
+    /// A process of a scenario; started by the program itself
+    #[command(hide = true)]
+    Actor { comm: String },
+}
+
+#[derive(Args)]
+struct Run {
+    names: Vec<String>,
+    /// The program to judge
+    #[arg(long, value_name = "PATH", required_unless_present = "dry_run")]
+    tcpwatch: Option<String>,
+    #[arg(long, value_enum, default_value_t = Choice::Both)]
+    family: Choice,
+    /// More arguments for tcpwatch, separated by spaces
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    args: String,
+    /// The host grants tracepoints alone: what needs a hook may be absent, nothing may be wrong
+    #[arg(long)]
+    tracepoints_only: bool,
+    /// An event without a cause is a failure
+    #[arg(long)]
+    strict_causes: bool,
+    /// Play without tcpwatch and hold only the kernel's counters against the plan
+    #[arg(long, conflicts_with_all = ["tcpwatch", "keep"])]
+    dry_run: bool,
+    /// Store tcpwatch's lines
+    #[arg(long, value_name = "FILE")]
+    keep: Option<String>,
+    /// Play also what changes settings of the whole machine: on a throw-away machine only
+    #[arg(long)]
+    global: bool,
+    /// How many scenarios play at once
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Choice {
+    #[value(name = "4")]
+    V4,
+    #[value(name = "6")]
+    V6,
+    /// IPv6 sockets that talk IPv4
+    Mapped,
+    /// All of them
+    Both,
+}
+
+fn main() -> ExitCode {
+    match work() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "tcpwatch-scenario: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work() -> Result<bool> {
+    match Cli::parse().verb {
+        Verb::List => {
+            let mut out = std::io::stdout().lock();
+            for scenario in scenarios::all() {
+                if writeln!(out, "{:<28} {}", scenario.name, scenario.about).is_err() {
+                    break;
+                }
+            }
+            Ok(true)
+        }
+        Verb::Actor { comm } => child::serve(&comm).map(|()| true),
+        Verb::Run(run) => {
+            if !std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
+                bail!("namespaces and raw packets need root");
+            }
+            let families = match run.family {
+                Choice::V4 => vec![Family::V4],
+                Choice::V6 => vec![Family::V6],
+                Choice::Mapped => vec![Family::Mapped],
+                Choice::Both => vec![Family::V4, Family::V6, Family::Mapped],
+            };
+            run::run(&Options {
+                names: run.names,
+                tcpwatch: run.tcpwatch,
+                families,
+                extra: run.args,
+                keep: run.keep,
+                global: run.global,
+                slots: run.jobs,
+                tracepoints_only: run.tracepoints_only,
+                strict_causes: run.strict_causes,
+            })
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Scenarios that provoke every event on a real kernel and know the truth about it.
+//!
+//! `scenarios` are the scripts, `stage` is what they play on, `actor` and `raw` are who plays, `expect` is what
+//! they know, `judge` compares it with what tcpwatch printed, `run` holds all of it together.
+
+pub mod actor;
+pub mod counters;
+pub mod expect;
+pub mod judge;
+pub mod net;
+pub mod packet;
+pub mod raw;
+pub mod run;
+pub mod scenarios;
+pub mod stage;
+pub mod sys;
+pub mod watch;

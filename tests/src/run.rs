@@ -1,0 +1,259 @@
+//! Plays scenarios side by side under one tcpwatch and compares what it said with what was done.
+
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::expect::Expect;
+use crate::judge::{self, Rules};
+use crate::net::{Family, Pair};
+use crate::scenarios::{Scenario, When};
+use crate::stage::{Gate, NotHere, Stage};
+use crate::sys;
+use crate::watch::{Captured, Watch};
+
+/// How many scenarios play at once. Most of their time is waiting for timers.
+const SLOTS: usize = 8;
+
+pub struct Options {
+    pub names: Vec<String>,
+    pub tcpwatch: Option<String>,
+    pub families: Vec<Family>,
+    pub extra: String,
+    pub keep: Option<String>,
+    pub global: bool,
+    pub slots: Option<usize>,
+    pub tracepoints_only: bool,
+    pub strict_causes: bool,
+}
+
+/// What became of a scenario on stage.
+enum Played {
+    Done(Record),
+    NotHere(String),
+    Failed(String),
+}
+
+/// What is needed to judge it later. The namespaces live on, so that no other gets their inode.
+struct Record {
+    pair: Pair,
+    expects: Vec<Expect>,
+    kernel: [[u64; 3]; 2],
+    since: u64,
+    until: u64,
+}
+
+struct Part {
+    label: String,
+    scenario: &'static Scenario,
+    family: Family,
+}
+
+/// Counts of the last line.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+/// Writes a line for the reader of the results. A closed pipe is no reason to fail.
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout().lock(), "{line}"));
+}
+
+/// Runs what was asked for; true if all of it passed.
+pub fn run(options: &Options) -> Result<bool> {
+    let parts = choose(options)?;
+    let early = parts.iter().filter(|part| part.scenario.when == When::Early).count();
+    let gate = Gate::new(early, options.slots.unwrap_or(SLOTS).max(1));
+    let (played, captured) = std::thread::scope(|scope| {
+        let start = |wanted: fn(When) -> bool| {
+            let chosen = parts.iter().enumerate().filter(|(_, part)| wanted(part.scenario.when));
+            let threads: Vec<_> =
+                chosen.map(|(at, part)| (at, scope.spawn(|| play(part, &gate)))).collect();
+            threads
+        };
+        let mut threads = start(|when| when == When::Early);
+        gate.wait_prepared();
+        let watch = options.tcpwatch.as_ref().map(|path| Watch::start(path, &options.extra)).transpose();
+        gate.open();
+        let mut watch = watch?;
+        threads.extend(start(|when| when == When::Any));
+        let mut played: Vec<(usize, Played)> = threads.into_iter().map(|(at, one)| (at, join(one))).collect();
+        // These change settings of the whole machine, so each has it for itself.
+        for (at, part) in parts.iter().enumerate().filter(|(_, part)| part.scenario.when == When::Global) {
+            played.push((at, play(part, &gate)));
+        }
+        played.sort_by_key(|(at, _)| *at);
+        Ok::<_, anyhow::Error>((played, watch.as_mut().map(Watch::stop)))
+    })?;
+    if let (Some(path), Some(captured)) = (&options.keep, &captured) {
+        let text = captured.lines.join("\n") + "\n";
+        std::fs::write(path, text).with_context(|| format!("writing {path}"))?;
+    }
+    Ok(report(options, &parts, &played, captured.as_ref()))
+}
+
+fn join(thread: std::thread::ScopedJoinHandle<'_, Played>) -> Played {
+    thread.join().unwrap_or_else(|_| Played::Failed("the scenario panicked".to_owned()))
+}
+
+fn choose(options: &Options) -> Result<Vec<Part>> {
+    let all: Vec<_> = crate::scenarios::all().collect();
+    for name in &options.names {
+        if !all.iter().any(|scenario| scenario.name == name) {
+            bail!("no scenario is named {name}; `list` shows them");
+        }
+    }
+    let mut parts = Vec::new();
+    for scenario in all {
+        let named = options.names.iter().any(|name| name == scenario.name);
+        let wanted = named || options.names.is_empty();
+        if !wanted || (scenario.when == When::Global && !options.global) {
+            if named {
+                bail!("{} changes settings of the whole machine: it needs --global", scenario.name);
+            }
+            continue;
+        }
+        for &family in scenario.families.iter().filter(|family| options.families.contains(family)) {
+            parts.push(Part { label: format!("{} {}", scenario.name, family.label()), scenario, family });
+        }
+    }
+    if parts.is_empty() {
+        bail!("nothing to run with these names and families");
+    }
+    Ok(parts)
+}
+
+fn play(part: &Part, gate: &Gate) -> Played {
+    let early = part.scenario.when == When::Early;
+    gate.enter();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let mut stage = match Stage::new(part.family, gate, early) {
+            Ok(stage) => stage,
+            Err(error) => {
+                if early {
+                    gate.prepared();
+                }
+                return Err(error.context("setting the stage"));
+            }
+        };
+        let outcome = (part.scenario.play)(&mut stage).and_then(|()| stage.settle());
+        let until = sys::monotonic_ns();
+        stage.early_is_over();
+        stage.dismiss();
+        let kernel = outcome?;
+        let Stage { pair, expects, since, .. } = stage;
+        Ok(Record { pair, expects, kernel, since, until })
+    }));
+    gate.leave();
+    let played = match result {
+        Ok(Ok(record)) => Played::Done(record),
+        Ok(Err(error)) => match error.downcast::<NotHere>() {
+            Ok(NotHere(why)) => Played::NotHere(why),
+            Err(error) => Played::Failed(format!("{error:#}")),
+        },
+        Err(_) => Played::Failed("the scenario panicked".to_owned()),
+    };
+    let word = match &played {
+        Played::Done(_) => "played",
+        Played::NotHere(_) => "not possible",
+        Played::Failed(_) => "failed",
+    };
+    drop(writeln!(std::io::stderr().lock(), "{word}: {}", part.label));
+    played
+}
+
+fn report(options: &Options, parts: &[Part], played: &[(usize, Played)], captured: Option<&Captured>) -> bool {
+    let rules = Rules {
+        tracepoints_only: options.tracepoints_only,
+        kernel_reasons: sys::kernel_version() >= (6, 10),
+        strict_causes: options.strict_causes,
+    };
+    let mut tally = Tally::default();
+    let mut books = Vec::new();
+    for (at, outcome) in played {
+        let label = &parts[*at].label;
+        match outcome {
+            Played::NotHere(why) => {
+                tally.skipped += 1;
+                say(&format!("n/a  {label}: {why}"));
+            }
+            Played::Failed(why) => {
+                tally.failed += 1;
+                say(&format!("FAIL {label}: {why}"));
+            }
+            Played::Done(record) => {
+                let problems = captured.map_or_else(Vec::new, |captured| {
+                    let ours = events_of(record, &captured.events);
+                    books.extend(unbalanced(label, record, &ours, rules));
+                    let judged: Vec<&Value> =
+                        ours.into_iter().filter(|event| judge::is_judged(event)).collect();
+                    judge::judge(&record.expects, &judged, record.inodes(), rules)
+                });
+                tally.note("", label, &problems);
+            }
+        }
+    }
+    if let Some(captured) = captured {
+        let mut problems = captured.problems.clone();
+        problems.extend(judge::stream(&captured.events));
+        tally.note("", "stream", &problems);
+        if !problems.is_empty() && !captured.stderr.trim().is_empty() {
+            say(&format!("     tcpwatch wrote: {}", captured.stderr.trim()));
+        }
+    }
+    for (label, problem) in books {
+        tally.note("books ", &label, &[problem]);
+    }
+    let mut last = format!("{} passed, {} failed", tally.passed, tally.failed);
+    if tally.skipped > 0 {
+        last += &format!(", {} skipped", tally.skipped);
+    }
+    say(&last);
+    tally.failed == 0
+}
+
+impl Tally {
+    fn note(&mut self, what: &str, label: &str, problems: &[String]) {
+        if problems.is_empty() {
+            self.passed += 1;
+            say(&format!("ok   {what}{label}"));
+        } else {
+            self.failed += 1;
+            say(&format!("FAIL {what}{label}: {}", problems.join("\n       ")));
+        }
+    }
+}
+
+impl Record {
+    fn inodes(&self) -> [u64; 2] {
+        [self.pair.server.inode(), self.pair.client.inode()]
+    }
+}
+
+/// Events in the scenario's namespaces while it played.
+fn events_of<'a>(record: &Record, events: &'a [Value]) -> Vec<&'a Value> {
+    let inodes = record.inodes();
+    let ours = |event: &&Value| {
+        judge::netns(event).is_some_and(|netns| inodes.contains(&netns))
+            && event
+                .get("mono_ns")
+                .and_then(Value::as_u64)
+                .is_none_or(|at| (record.since..=record.until).contains(&at))
+    };
+    events.iter().filter(ours).collect()
+}
+
+fn unbalanced(label: &str, record: &Record, events: &[&Value], rules: Rules) -> Vec<(String, String)> {
+    let mut wrong = Vec::new();
+    for ((inode, kernel), side) in record.inodes().into_iter().zip(record.kernel).zip(["server", "client"]) {
+        let here = events.iter().copied().filter(|event| judge::netns(event) == Some(inode));
+        let problems = judge::unbalanced(kernel, judge::books(here), rules);
+        wrong.extend(problems.into_iter().map(|problem| (format!("{label} {side}"), problem)));
+    }
+    wrong
+}

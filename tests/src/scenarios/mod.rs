@@ -1,0 +1,68 @@
+//! The scripts, by subject. Each provokes one thing and says what has to be seen of it.
+
+mod closing;
+
+use crate::net::Family;
+use crate::stage::Stage;
+
+/// When a scenario may play.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Any,
+    /// Something of it is older than tcpwatch.
+    Early,
+    /// It changes settings of the whole machine: alone, and only if asked for.
+    Global,
+}
+
+pub struct Scenario {
+    pub name: &'static str,
+    /// What it provokes, in one line.
+    pub about: &'static str,
+    pub families: &'static [Family],
+    pub when: When,
+    pub play: fn(&mut Stage) -> anyhow::Result<()>,
+}
+
+const PLAIN: &[Family] = &[Family::V4, Family::V6];
+/// Also with IPv6 sockets that talk IPv4.
+const ALL: &[Family] = &[Family::V4, Family::V6, Family::Mapped];
+
+const fn scenario(
+    name: &'static str,
+    about: &'static str,
+    families: &'static [Family],
+    play: fn(&mut Stage) -> anyhow::Result<()>,
+) -> Scenario {
+    Scenario { name, about, families, when: When::Any, play }
+}
+
+/// Every scenario, in the order of the list.
+pub fn all() -> impl Iterator<Item = &'static Scenario> {
+    [closing::SCENARIOS].into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kebab_case_and_unique() {
+        let mut names: Vec<&str> = all().map(|scenario| scenario.name).collect();
+        for name in &names {
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{name}");
+        }
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count, "a name appears twice");
+    }
+
+    #[test]
+    fn every_scenario_says_what_it_provokes() {
+        for scenario in all() {
+            assert!(!scenario.about.is_empty() && scenario.about.len() < 100, "{}", scenario.name);
+            assert!(!scenario.families.is_empty(), "{}", scenario.name);
+        }
+    }
+}
