@@ -53,7 +53,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Setup { yes: _ } => setup::main(),
         Verb::Run { args } => run::main(&args),
-        Verb::Test(args) => test::main(&args),
+        Verb::Test(args) => match test::main(&args) {
+            Ok(false) => return ExitCode::FAILURE,
+            other => other.map(drop),
+        },
         Verb::Vm(args) => vm::main(&args),
         Verb::Dist => dist::main(),
         Verb::Docs => docs::main(),

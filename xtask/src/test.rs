@@ -66,8 +66,8 @@ const RUNGS: &[(&str, &[&str])] = &[
     ("tracep.", &["--args", "--attach tracepoint", "--tracepoints-only"]),
 ];
 
-/// `cargo xtask test`.
-pub(crate) fn main(args: &Args) -> Result<()> {
+/// `cargo xtask test`: whether everything passed. Nothing is printed after the closing line.
+pub(crate) fn main(args: &Args) -> Result<bool> {
     setup::ensure()?;
     let mut run = Run { args, dist: None, columns: Vec::new() };
     let mut sum = Tally::default();
@@ -98,7 +98,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         println!("{line}");
     }
     println!("\n{sum}");
-    if sum.failed == 0 && sum.passed > 0 { Ok(()) } else { bail!("{} tests failed", sum.failed) }
+    Ok(sum.failed == 0 && sum.passed > 0)
 }
 
 /// One run of the tests: what the steps share.

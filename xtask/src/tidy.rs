@@ -67,11 +67,14 @@ fn forbidden(root: &Path) -> Vec<(String, &'static str)> {
     let mut texts: Vec<_> = HOSTS.iter().map(|(a, b)| (format!("{a}.{b}"), "a package host")).collect();
     texts.extend(["root", "home"].map(|dir| (format!("/{dir}/"), PATH)));
     texts.push((root.display().to_string(), PATH));
-    // A checkout in /tmp or in the root folder says nothing about its neighbours.
-    if let Some(parent) = root.parent().and_then(Path::to_str)
-        && !["/", "/tmp"].contains(&parent)
-    {
-        texts.push((format!("{parent}/"), PATH));
+    // The neighbours of the checkout, unless it lies where everybody has folders.
+    if let Some(parent) = root.parent().and_then(Path::to_str) {
+        let top = parent.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let everywhere =
+            ["", "dev", "etc", "lib", "mnt", "opt", "proc", "run", "srv", "sys", "tmp", "usr", "var"];
+        if !everywhere.contains(&top) {
+            texts.push((format!("{parent}/"), PATH));
+        }
     }
     texts
 }
@@ -98,11 +101,19 @@ fn check(name: &str, text: &str, forbidden: &[(String, &str)], wrong: &mut Vec<S
             wrong.push(format!("{place}: unfinished work is no state to commit"));
         }
         for (text, what) in forbidden {
-            if line.contains(text.as_str()) {
+            if mentions(line, text) {
                 wrong.push(format!("{place}: names {what}: {text}"));
             }
         }
     }
+}
+
+/// Whether the text stands there by itself, not as the tail of a longer path or name.
+fn mentions(line: &str, text: &str) -> bool {
+    line.match_indices(text).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || "._-/".contains(c)) || !text.starts_with('/')
+    })
 }
 
 fn inherits_lints(manifest: &str) -> bool {
@@ -120,7 +131,7 @@ mod tests {
 
     fn found(name: &str, text: &str) -> Vec<String> {
         let mut wrong = Vec::new();
-        check(name, text, &forbidden(Path::new("/src/work/tcpwatch")), &mut wrong);
+        check(name, text, &forbidden(Path::new("/checkouts/tcpwatch")), &mut wrong);
         wrong
     }
 
@@ -129,6 +140,7 @@ mod tests {
         assert!(found("a.rs", "//! What it is for.\n").is_empty());
         assert!(found("a/Cargo.toml", "[package]\n[lints]\n# why\nworkspace = true\n").is_empty());
         assert!(found("Cargo.toml", "[workspace]\n").is_empty());
+        assert!(found("a.md", "in target/checkouts/x\n").is_empty());
     }
 
     #[test]
@@ -140,7 +152,7 @@ mod tests {
             ("Cargo.toml", "[package]\n[lints.rust]\n".to_owned(), "lints"),
             ("a.md", format!("see http://{}.{}/x", "deb", "debian.org"), "a package host"),
             ("a.md", ["see ", "home", "me/x"].join("/"), "a path of one machine"),
-            ("a.md", "see /src/work/notes.txt".to_owned(), "/src/work/"),
+            ("a.md", "see /checkouts/notes.txt".to_owned(), "/checkouts/"),
         ];
         for (name, text, sentence) in offenders {
             let wrong = found(name, &text);

@@ -200,7 +200,7 @@ fn cell(outcomes: &[Outcome]) -> String {
     match outcomes {
         [] => "-".to_owned(),
         [first, rest @ ..] if rest.iter().all(|other| other == first) => word(first).to_owned(),
-        _ => outcomes.iter().map(word).collect::<Vec<_>>().join("/"),
+        _ => outcomes.iter().map(word).collect::<Vec<_>>().join("|"),
     }
 }
 
@@ -307,7 +307,7 @@ n/a  mptcp-fastclose v4: kernel without MPTCP
         let expected = "\
 scenario         5.10     6.12
                           kprobe
-closed-port      ok/FAIL  -
+closed-port      ok|FAIL  -
 mptcp-fastclose  n/a      -
 passed           1        0
 failed           1        1

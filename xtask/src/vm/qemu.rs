@@ -37,16 +37,15 @@ pub(crate) struct Guest<'a> {
     kernel: &'a Kernel,
     files: Vec<(PathBuf, String)>,
     out: Option<PathBuf>,
-    memory: u32,
     each_line: Option<Show<'a>>,
 }
 
 impl<'a> Guest<'a> {
     /// Memory for the scenarios with room to spare; VMs run two at once on small machines.
-    const MEMORY_MIB: u32 = 1024;
+    const MEMORY_MIB: &str = "1024";
 
     pub(crate) fn new(kernel: &'a Kernel) -> Self {
-        Self { kernel, files: Vec::new(), out: None, memory: Self::MEMORY_MIB, each_line: None }
+        Self { kernel, files: Vec::new(), out: None, each_line: None }
     }
 
     /// Takes a file along, with its mode and the libraries that it is linked to.
@@ -126,7 +125,7 @@ impl<'a> Guest<'a> {
         // A guest must not outlive a run that was killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        command.args(["-accel", &accel, "-cpu", cpu, "-smp", "2", "-m", &self.memory.to_string()]);
+        command.args(["-accel", &accel, "-cpu", cpu, "-smp", "2", "-m", Self::MEMORY_MIB]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(&self.kernel.vmlinuz).arg("-initrd").arg(initrd);
         // A crash ends the guest at once. The CPU's own random numbers are trusted, or 5.10 waits for entropy.
