@@ -15,6 +15,9 @@ use super::initramfs::{self, Task};
 use super::kernels::Kernel;
 use crate::{cmd, repo};
 
+/// MiB of memory: the scenarios fit with room to spare, and two guests fit on a small machine.
+const MEMORY: &str = "1024";
+
 /// What a guest did.
 #[derive(Debug)]
 pub(crate) struct VmOutput {
@@ -41,9 +44,6 @@ pub(crate) struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// Memory for the scenarios with room to spare; VMs run two at once on small machines.
-    const MEMORY_MIB: &str = "1024";
-
     pub(crate) fn new(kernel: &'a Kernel) -> Self {
         Self { kernel, files: Vec::new(), out: None, each_line: None }
     }
@@ -125,7 +125,7 @@ impl<'a> Guest<'a> {
         // A guest must not outlive a run that was killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        command.args(["-accel", &accel, "-cpu", cpu, "-smp", "2", "-m", Self::MEMORY_MIB]);
+        command.args(["-accel", &accel, "-cpu", cpu, "-smp", "2", "-m", MEMORY]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(&self.kernel.vmlinuz).arg("-initrd").arg(initrd);
         // A crash ends the guest at once. The CPU's own random numbers are trusted, or 5.10 waits for entropy.
