@@ -64,7 +64,7 @@ pub struct Expect {
     pub task: Option<&'static str>,
     /// Only a hook inside a kernel function can see it: a host that grants tracepoints alone may miss it.
     pub needs_hook: bool,
-    /// The segment never passes the TCP stack, so no TCP counter knows it.
+    /// No counter of the books knows it: the segment never passes the TCP stack, or another one counts it.
     pub outside_tcp: bool,
 }
 
@@ -190,7 +190,8 @@ impl Expect {
     /// The kernel counter that has to grow with it.
     pub fn counter(&self) -> Option<&'static str> {
         match (self.event, &self.listen) {
-            ("rst_sent", _) if !self.outside_tcp => Some("OutRsts"),
+            _ if self.outside_tcp => None,
+            ("rst_sent", _) => Some("OutRsts"),
             ("listen_drop", Some(listen)) if listen.action != "cookie" => Some("ListenDrops"),
             ("tw_overflow", _) => Some("TCPTimeWaitOverflow"),
             _ => None,

@@ -111,6 +111,11 @@ impl Actor {
         self.number(&Op::Socket { v6, mptcp: false })
     }
 
+    /// A socket that asks for Multipath TCP.
+    pub fn mptcp_socket(&self, v6: bool) -> Result<i32> {
+        self.number(&Op::Socket { v6, mptcp: true })
+    }
+
     pub fn set_int(&self, fd: i32, level: i32, name: i32, value: i32) -> Result<()> {
         self.ask(&Op::SetInt { fd, level, name, value }).map(drop)
     }
@@ -169,6 +174,11 @@ impl Actor {
             bail!("{} sent {sent} of {len} bytes", self.0.comm);
         }
         Ok(())
+    }
+
+    /// Sends what the socket takes at once; gives how much that was.
+    pub fn send_some(&self, fd: i32, len: usize) -> Result<i32> {
+        self.number(&Op::Send { fd, len })
     }
 
     pub fn recv(&self, fd: i32, len: usize) -> Result<i32> {

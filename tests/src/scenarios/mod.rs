@@ -1,9 +1,17 @@
 //! The scripts, by subject. Each provokes one thing and says what has to be seen of it.
 
 mod closing;
+mod global;
+mod handshake;
+mod late;
+mod listen;
+mod mptcp;
+mod old;
+mod owner;
+mod received;
 
 use crate::net::Family;
-use crate::stage::Stage;
+use crate::stage::{PORT, Stage};
 
 /// When a scenario may play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +47,17 @@ const fn scenario(
 
 /// Every scenario, in the order of the list.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    [closing::SCENARIOS].into_iter().flatten()
+    [
+        closing::SCENARIOS,
+        late::SCENARIOS,
+        listen::SCENARIOS,
+        handshake::SCENARIOS,
+        received::SCENARIOS,
+        owner::SCENARIOS,
+        old::SCENARIOS,
+        mptcp::SCENARIOS,
+        global::SCENARIOS,
+    ].into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -1,0 +1,64 @@
+//! Multipath TCP: its sockets reset their subflows in ways of their own.
+
+use anyhow::Result;
+
+use super::{PLAIN, PORT, Scenario, scenario};
+use crate::actor::Actor;
+use crate::expect::{Expect, Side};
+use crate::stage::{Conn, Stage, not_here};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    scenario("mptcp-close-unread", "an MPTCP socket is closed with unread data", PLAIN, close_unread),
+    scenario("mptcp-linger-zero", "an MPTCP socket is closed with SO_LINGER 0", PLAIN, linger_zero),
+];
+
+fn connected(s: &mut Stage) -> Result<(Actor, Actor, Conn)> {
+    if !s.pair.server.has_sysctl("mptcp/enabled") {
+        return Err(not_here("this kernel has no MPTCP"));
+    }
+    let (srv, cli) = s.both()?;
+    let listener = srv.mptcp_socket(s.family.server_v6())?;
+    srv.bind(listener, s.family.any(PORT))?;
+    srv.listen(listener, 16)?;
+    let fd = cli.mptcp_socket(s.family.wire_v6())?;
+    let client = cli.bind(fd, s.family.client(0))?;
+    cli.connect(fd, s.family.server(PORT))?;
+    let (accepted, _) = srv.accept(listener)?;
+    let conn = Conn { listener, srv: accepted, cli: fd, server: s.family.server(PORT), client };
+    s.wait_counter(Side::Server, "MPCapableACKRX", 1)?;
+    Ok((srv, cli, conn))
+}
+
+/// The peer may answer a fast close with resets of its own and does so by version; only ours is certain.
+fn expect_fast_close(s: &mut Stage, srv: &Actor, cli: &Actor, conn: &Conn) -> Result<()> {
+    s.client_state(conn, None)?;
+    s.expect(
+        Expect::rst_sent(conn.server, conn.client)
+            .state("ESTABLISHED")
+            .owner(srv)
+            .reason("TCP_ABORT_ON_CLOSE")
+            .causes(&["mptcp-*"]),
+    );
+    let received = Expect::rst_received(Side::Client, conn.client, conn.server, "ESTABLISHED").owner(cli);
+    s.expect(received.causes(&["mptcp-*", "reset-by-peer"]).maybe());
+    s.expect(
+        Expect::rst_sent(conn.client, conn.server).at(Side::Client).owner(cli).causes(&["mptcp-*"]).maybe(),
+    );
+    s.counts(Side::Server, "MPFastcloseTx", 1);
+    Ok(())
+}
+
+fn close_unread(s: &mut Stage) -> Result<()> {
+    let (srv, cli, conn) = connected(s)?;
+    cli.send(conn.cli, 10)?;
+    s.wait_unread(&srv, conn.srv, 10)?;
+    srv.close(conn.srv)?;
+    expect_fast_close(s, &srv, &cli, &conn)
+}
+
+fn linger_zero(s: &mut Stage) -> Result<()> {
+    let (srv, cli, conn) = connected(s)?;
+    srv.linger(conn.srv, 0)?;
+    srv.close(conn.srv)?;
+    expect_fast_close(s, &srv, &cli, &conn)
+}
