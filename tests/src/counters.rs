@@ -16,7 +16,8 @@ impl Counters {
         for text in texts {
             let lines: Vec<&str> = text.lines().collect();
             for two in lines.chunks_exact(2) {
-                let (Some((table, names)), Some((_, values))) = (two[0].split_once(':'), two[1].split_once(':'))
+                let (Some((table, names)), Some((_, values))) =
+                    (two[0].split_once(':'), two[1].split_once(':'))
                 else {
                     continue;
                 };
@@ -44,7 +45,7 @@ impl Counters {
 
     /// All counters that grew, for messages.
     pub fn grown(&self, before: &Self) -> String {
-        let grown = self.0.iter().filter_map(|(name, _)| match self.since(before, name) {
+        let grown = self.0.keys().filter_map(|name| match self.since(before, name) {
             0 => None,
             more => Some(format!("{name}+{more}")),
         });

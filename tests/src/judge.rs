@@ -368,7 +368,7 @@ mod tests {
     fn an_aggregate_stands_for_its_count() {
         let many = expect().remotes(vec![addr("10.9.0.2:4000"), addr("10.9.0.2:4001")]);
         let both = with("/count", json!(2));
-        assert_eq!(judge(&[many.clone()], &[&both], [1, 2], RULES), Vec::<String>::new());
+        assert_eq!(judge(std::slice::from_ref(&many), &[&both], [1, 2], RULES), Vec::<String>::new());
         assert_eq!(judge(&[many], &[&event()], [1, 2], RULES).len(), 1, "one of two is missing");
     }
 
@@ -407,6 +407,9 @@ mod tests {
     fn streams_begin_and_end_as_promised() {
         assert!(stream(&[json!({"event": "start"}), json!({"event": "summary"})]).is_empty());
         assert_eq!(stream(&[json!({"event": "rest"})]).len(), 3);
-        assert!(!stream(&[json!({"event": "start"}), json!({"event": "lost"}), json!({"event": "summary"})]).is_empty());
+        assert!(
+            !stream(&[json!({"event": "start"}), json!({"event": "lost"}), json!({"event": "summary"})])
+                .is_empty()
+        );
     }
 }

@@ -95,7 +95,8 @@ impl Netns {
     /// Sets `net.…`; the name is the path below `/proc/sys/net`.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         self.enter(|| {
-            fs::write(format!("/proc/sys/net/{name}"), value).with_context(|| format!("setting {name}={value}"))
+            fs::write(format!("/proc/sys/net/{name}"), value)
+                .with_context(|| format!("setting {name}={value}"))
         })
     }
 

@@ -90,7 +90,7 @@ impl Segment {
         tcp.extend(self.to.port().to_be_bytes());
         tcp.extend(self.seq.to_be_bytes());
         tcp.extend(self.ack.to_be_bytes());
-        tcp.extend([((20 + options.len()) / 4 << 4) as u8, self.flags]);
+        tcp.extend([(((20 + options.len()) / 4) << 4) as u8, self.flags]);
         tcp.extend(self.window.to_be_bytes());
         tcp.extend([0; 4]);
         tcp.extend(options);
@@ -163,7 +163,8 @@ mod tests {
     use super::*;
 
     fn sample(v6: bool) -> Segment {
-        let (from, to) = if v6 { ("[fd09::4d]:4000", "[fd09::1]:80") } else { ("10.9.0.77:4000", "10.9.0.1:80") };
+        let (from, to) =
+            if v6 { ("[fd09::4d]:4000", "[fd09::1]:80") } else { ("10.9.0.77:4000", "10.9.0.1:80") };
         Segment {
             from: from.parse().unwrap(),
             to: to.parse().unwrap(),

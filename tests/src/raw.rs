@@ -102,7 +102,8 @@ impl Raw {
             };
             let Some(segment) = Segment::read(&frame[..len]) else { continue };
             let ours = segment.to == self.me && segment.from.ip() == self.peer.ip();
-            if ours && (self.peer.port() == 0 || segment.from.port() == self.peer.port()) && wanted(&segment) {
+            if ours && (self.peer.port() == 0 || segment.from.port() == self.peer.port()) && wanted(&segment)
+            {
                 return Ok(Some(segment));
             }
         }

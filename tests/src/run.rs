@@ -72,8 +72,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let (played, captured) = std::thread::scope(|scope| {
         let start = |wanted: fn(When) -> bool| {
             let chosen = parts.iter().enumerate().filter(|(_, part)| wanted(part.scenario.when));
-            let threads: Vec<_> =
-                chosen.map(|(at, part)| (at, scope.spawn(|| play(part, &gate)))).collect();
+            let threads: Vec<_> = chosen.map(|(at, part)| (at, scope.spawn(|| play(part, &gate)))).collect();
             threads
         };
         let mut threads = start(|when| when == When::Early);
@@ -167,7 +166,12 @@ fn play(part: &Part, gate: &Gate) -> Played {
     played
 }
 
-fn report(options: &Options, parts: &[Part], played: &[(usize, Played)], captured: Option<&Captured>) -> bool {
+fn report(
+    options: &Options,
+    parts: &[Part],
+    played: &[(usize, Played)],
+    captured: Option<&Captured>,
+) -> bool {
     let rules = Rules {
         tracepoints_only: options.tracepoints_only,
         kernel_reasons: sys::kernel_version() >= (6, 10),

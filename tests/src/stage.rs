@@ -284,7 +284,9 @@ impl<'a> Stage<'a> {
     }
 
     fn books(&self) -> Result<String> {
-        let grown = |side: Side| Ok::<_, anyhow::Error>(self.netns(side).counters()?.grown(&self.before[side as usize]));
+        let grown = |side: Side| {
+            Ok::<_, anyhow::Error>(self.netns(side).counters()?.grown(&self.before[side as usize]))
+        };
         Ok(format!("server: {}; client: {}", grown(Side::Server)?, grown(Side::Client)?))
     }
 

@@ -134,12 +134,7 @@ pub fn accept(fd: RawFd) -> io::Result<(RawFd, SocketAddr)> {
     let mut len = len_of::<libc::sockaddr_storage>();
     // SAFETY: `storage` has room for `len` bytes and both live through the call.
     let new = check(unsafe {
-        libc::accept4(
-            fd,
-            (&raw mut storage).cast(),
-            &raw mut len,
-            libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-        )
+        libc::accept4(fd, (&raw mut storage).cast(), &raw mut len, libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
     })?;
     Ok((new, decode(&storage)?))
 }

@@ -117,8 +117,7 @@ impl Watch {
             drop(thread.join());
         }
         let stderr = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        let lines =
-            std::mem::take(&mut self.lines.all.lock().unwrap_or_else(PoisonError::into_inner).0);
+        let lines = std::mem::take(&mut self.lines.all.lock().unwrap_or_else(PoisonError::into_inner).0);
         let mut events = Vec::with_capacity(lines.len());
         for line in &lines {
             match serde_json::from_str(line) {

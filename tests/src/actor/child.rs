@@ -86,7 +86,12 @@ fn perform(op: Op) -> io::Result<Reply> {
                 return Err(timed_out());
             }
             let (new, remote) = sys::accept(fd)?;
-            Reply { value: new.into(), local: Some(sys::names(new)?.0), remote: Some(remote), ..Reply::default() }
+            Reply {
+                value: new.into(),
+                local: Some(sys::names(new)?.0),
+                remote: Some(remote),
+                ..Reply::default()
+            }
         }
         Op::Send { fd, len } => value(sys::send(fd, &vec![b'x'; len])? as i64),
         Op::Recv { fd, len } => {

@@ -53,12 +53,8 @@ impl Actor {
                 .context("starting an actor")
         })?;
         let pid = i32::try_from(child.id()).context("pid of an actor")?;
-        let actor = Self(Arc::new(Inner {
-            pid,
-            comm,
-            channel: Mutex::new(ours),
-            child: Mutex::new(Some(child)),
-        }));
+        let actor =
+            Self(Arc::new(Inner { pid, comm, channel: Mutex::new(ours), child: Mutex::new(Some(child)) }));
         // An answer proves that it has taken its name, too.
         actor.close_quietly(-1)?;
         Ok(actor)

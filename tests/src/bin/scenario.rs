@@ -11,7 +11,10 @@ use tcpwatch_tests::run::{self, Options};
 use tcpwatch_tests::scenarios;
 
 #[derive(Parser)]
-#[command(name = "tcpwatch-scenario", about = "Provoke TCP events whose truth is known, and judge tcpwatch by them")]
+#[command(
+    name = "tcpwatch-scenario",
+    about = "Provoke TCP events whose truth is known, and judge tcpwatch by them"
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -95,7 +98,8 @@ fn work() -> Result<bool> {
         }
         Verb::Actor { comm } => child::serve(&comm).map(|()| true),
         Verb::Run(run) => {
-            if !std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
+            if !std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
+            {
                 bail!("namespaces and raw packets need root");
             }
             let families = match run.family {

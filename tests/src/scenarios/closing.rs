@@ -9,10 +9,20 @@ use crate::stage::{PORT, Stage, not_here};
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("closed-port", "connect to a port where nobody listens", PLAIN, closed_port),
     scenario("close-unread", "close with unread data", ALL, close_unread),
-    scenario("close-unread-close-wait", "close with unread data after the peer closed", PLAIN, unread_close_wait),
+    scenario(
+        "close-unread-close-wait",
+        "close with unread data after the peer closed",
+        PLAIN,
+        unread_close_wait,
+    ),
     scenario("sigkill-unread", "a killed process leaves unread data", PLAIN, sigkill_unread),
     scenario("linger-zero", "close with SO_LINGER 0", ALL, linger_zero),
-    scenario("linger-zero-close-wait", "close with SO_LINGER 0 after the peer closed", PLAIN, linger_close_wait),
+    scenario(
+        "linger-zero-close-wait",
+        "close with SO_LINGER 0 after the peer closed",
+        PLAIN,
+        linger_close_wait,
+    ),
     scenario("linger-zero-last-ack", "SO_LINGER 0 in LAST_ACK with unsent data", PLAIN, linger_last_ack),
     scenario("disconnect", "connect to AF_UNSPEC on a connected socket", PLAIN, disconnect),
     scenario("linger2-fin-wait2", "TCP_LINGER2 -1, close in FIN_WAIT2", PLAIN, linger2_fin_wait2),
@@ -20,9 +30,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("ss-kill", "`ss -K` destroys an established socket", PLAIN, ss_kill),
     scenario("listener-closed", "close a listener with three connections waiting", ALL, listener_closed),
     scenario("listener-sigkill", "kill a listener's process, connections waiting", PLAIN, listener_sigkill),
-    scenario("ss-kill-listener", "`ss -K` destroys a listener with connections waiting", PLAIN, ss_kill_listener),
+    scenario(
+        "ss-kill-listener",
+        "`ss -K` destroys a listener with connections waiting",
+        PLAIN,
+        ss_kill_listener,
+    ),
     scenario("keepalive-timeout", "keepalive probes stay unanswered", PLAIN, keepalive_timeout),
-    scenario("keepalive-user-timeout", "TCP_USER_TIMEOUT ends the keepalive probes", PLAIN, keepalive_user_timeout),
+    scenario(
+        "keepalive-user-timeout",
+        "TCP_USER_TIMEOUT ends the keepalive probes",
+        PLAIN,
+        keepalive_user_timeout,
+    ),
 ];
 
 const RECEIVERS: &[&str] = &["tcp_v4_rcv", "tcp_v6_rcv"];

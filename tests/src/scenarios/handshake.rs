@@ -11,13 +11,33 @@ use crate::raw::Raw;
 use crate::stage::Stage;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario("syn-in-handshake", "a second SYN, with another number, meets a half-open request", ALL, second_syn),
+    scenario(
+        "syn-in-handshake",
+        "a second SYN, with another number, meets a half-open request",
+        ALL,
+        second_syn,
+    ),
     scenario("bad-last-ack", "the last ACK of a handshake has an impossible number", PLAIN, bad_last_ack),
     scenario("bad-synack", "SYN_SENT gets a SYN-ACK with an impossible number", ALL, bad_synack),
-    scenario("bad-synack-timestamp", "SYN_SENT gets a SYN-ACK that echoes a timestamp never sent", PLAIN, bad_timestamp),
-    scenario("bad-ack-syn-recv", "simultaneous open, then an ACK of what was never sent", PLAIN, bad_simultaneous),
+    scenario(
+        "bad-synack-timestamp",
+        "SYN_SENT gets a SYN-ACK that echoes a timestamp never sent",
+        PLAIN,
+        bad_timestamp,
+    ),
+    scenario(
+        "bad-ack-syn-recv",
+        "simultaneous open, then an ACK of what was never sent",
+        PLAIN,
+        bad_simultaneous,
+    ),
     scenario("forgotten-connect", "a SYN-ACK for a connect that was closed", ALL, forgotten_close),
-    scenario("forgotten-connect-killed", "a SYN-ACK for a connect whose process was killed", PLAIN, forgotten_kill),
+    scenario(
+        "forgotten-connect-killed",
+        "a SYN-ACK for a connect whose process was killed",
+        PLAIN,
+        forgotten_kill,
+    ),
 ];
 
 fn second_syn(s: &mut Stage) -> Result<()> {
@@ -60,14 +80,16 @@ fn bad_last_ack(s: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn expect_bad(s: &mut Stage, con: &Actor, raw: &Raw, state: &'static str, reason: &'static str) -> Result<()> {
+fn expect_bad(
+    s: &mut Stage,
+    con: &Actor,
+    raw: &Raw,
+    state: &'static str,
+    reason: &'static str,
+) -> Result<()> {
     raw.take_rst()?;
     s.expect(
-        Expect::rst_sent(raw.peer, raw.me)
-            .state(state)
-            .owner(con)
-            .reason(reason)
-            .cause("bad-handshake-ack"),
+        Expect::rst_sent(raw.peer, raw.me).state(state).owner(con).reason(reason).cause("bad-handshake-ack"),
     );
     Ok(())
 }

@@ -13,11 +13,21 @@ use crate::stage::{Stage, not_here};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("accept-full-syn", "a SYN meets a full accept queue", ALL, accept_full_syn),
-    scenario("accept-full-somaxconn", "the same, and somaxconn set the limit, not the backlog", PLAIN, somaxconn),
+    scenario(
+        "accept-full-somaxconn",
+        "the same, and somaxconn set the limit, not the backlog",
+        PLAIN,
+        somaxconn,
+    ),
     scenario("accept-full-ack", "the last ACK meets a full accept queue", ALL, accept_full_ack),
     scenario("accept-full-ack-abort", "the same with tcp_abort_on_overflow 1", ALL, accept_full_ack_abort),
     scenario("syn-queue-full", "SYN queue full, cookies off", PLAIN, syn_queue_full),
-    scenario("syn-queue-last-quarter", "SYN backlog nearly full, cookies off: unknown peers", PLAIN, last_quarter),
+    scenario(
+        "syn-queue-last-quarter",
+        "SYN backlog nearly full, cookies off: unknown peers",
+        PLAIN,
+        last_quarter,
+    ),
     scenario("syn-cookies", "SYN queue full, cookies on", PLAIN, syn_cookies),
     scenario("cookie-invalid", "an ACK with a wrong cookie", PLAIN, cookie_invalid),
     scenario("listen-refused", "a SYN from where no route leads back", PLAIN, listen_refused),
@@ -37,16 +47,14 @@ fn filled(s: &mut Stage, backlog: i32, len: u16) -> Result<(Actor, i32)> {
     Ok((srv, listener))
 }
 
-fn queue(queue: &'static str, stage: &'static str, action: &'static str, len: RangeInclusive<u64>, max: u64) -> Listen {
-    Listen {
-        queue,
-        stage,
-        action,
-        len: Some(len),
-        max: Some(max),
-        backlog: Some(max),
-        somaxconn: Some(4096),
-    }
+fn queue(
+    queue: &'static str,
+    stage: &'static str,
+    action: &'static str,
+    len: RangeInclusive<u64>,
+    max: u64,
+) -> Listen {
+    Listen { queue, stage, action, len: Some(len), max: Some(max), backlog: Some(max), somaxconn: Some(4096) }
 }
 
 /// The queue holds one more than the backlog.
@@ -225,7 +233,8 @@ fn cookie_invalid(s: &mut Stage) -> Result<()> {
     // The kernel counts no drop for it; the RST is the whole answer. Saying it twice is allowed.
     let refused = Listen { stage: "ack", action: "", len: None, max: None, ..queue("", "", "", 0..=0, 0) };
     let refused = Listen { backlog: None, somaxconn: None, ..refused };
-    let twice = Expect::listen_drop(bad.peer, bad.me, refused).owner(&srv).cause("syn-cookie-invalid").maybe();
+    let twice =
+        Expect::listen_drop(bad.peer, bad.me, refused).owner(&srv).cause("syn-cookie-invalid").maybe();
     s.expect(Expect { outside_tcp: true, ..twice });
     s.counts(Side::Server, "SyncookiesFailed", 1);
     Ok(())

@@ -57,7 +57,9 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         old::SCENARIOS,
         mptcp::SCENARIOS,
         global::SCENARIOS,
-    ].into_iter().flatten()
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]

@@ -11,7 +11,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     early("old-socket", "a connection older than tcpwatch is closed with unread data", old_socket),
     early("old-socket-reset", "a connection older than tcpwatch is reset by its peer", old_socket_reset),
     early("old-listener", "a new connection on a listener older than tcpwatch", old_listener),
-    early("old-listener-closed", "a listener older than tcpwatch closes, old and new children wait", old_closed),
+    early(
+        "old-listener-closed",
+        "a listener older than tcpwatch closes, old and new children wait",
+        old_closed,
+    ),
     early("old-listener-full", "the accept queue of a listener older than tcpwatch is full", old_full),
     early("old-prefork", "master and worker older than tcpwatch; the worker accepts later", old_prefork),
 ];
@@ -46,9 +50,7 @@ fn old_socket_reset(s: &mut Stage) -> Result<()> {
     s.tcpwatch_starts()?;
     raw.rst()?;
     srv.error(fd)?;
-    s.expect(
-        Expect::rst_received(Side::Server, raw.peer, raw.me, "ESTABLISHED").owner(&srv).how(&["proc"]),
-    );
+    s.expect(Expect::rst_received(Side::Server, raw.peer, raw.me, "ESTABLISHED").owner(&srv).how(&["proc"]));
     Ok(())
 }
 

@@ -12,10 +12,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("connect-owner", "the connecting side resets: the owner is who connected", PLAIN, connect_owner),
     scenario("prefork", "a master listens, each of two workers accepts and resets", PLAIN, prefork),
     scenario("fork-inherit", "the parent accepts, its child uses the socket", PLAIN, fork_inherit),
-    scenario("scm-rights", "a socket passed on to another process, which reads and closes", PLAIN, scm_rights),
+    scenario(
+        "scm-rights",
+        "a socket passed on to another process, which reads and closes",
+        PLAIN,
+        scm_rights,
+    ),
     scenario("scm-rights-close", "the same, and the other process only closes", PLAIN, scm_rights_close),
     scenario("reuseport", "two processes share a port, each resets what it accepted", PLAIN, reuseport),
-    scenario("reuseport-drop", "the one of two siblings with the full queue turns away", PLAIN, reuseport_drop),
+    scenario(
+        "reuseport-drop",
+        "the one of two siblings with the full queue turns away",
+        PLAIN,
+        reuseport_drop,
+    ),
 ];
 
 /// The server resets by closing with unread data.
@@ -127,7 +137,8 @@ fn shared_listener(s: &Stage, actor: &Actor, backlog: i32) -> Result<i32> {
 fn reuseport(s: &mut Stage) -> Result<()> {
     let (one, cli) = s.both()?;
     let two = s.server("sib")?;
-    let listeners = [(one.clone(), shared_listener(s, &one, 64)?), (two.clone(), shared_listener(s, &two, 64)?)];
+    let listeners =
+        [(one.clone(), shared_listener(s, &one, 64)?), (two.clone(), shared_listener(s, &two, 64)?)];
     let mut accepted = [0, 0];
     // With so many, the chance that one gets all of them is one in 32,768.
     for _ in 0..16 {

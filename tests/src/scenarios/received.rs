@@ -21,13 +21,28 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("rst-in-last-ack", "reset of a closed socket that waits for its last ACK", PLAIN, in_last_ack),
     scenario("rst-in-time-wait", "TIME_WAIT is ended by an RST", PLAIN, in_time_wait),
     scenario("rst-in-fin-wait2-minisock", "a FIN_WAIT2 minisock is ended by an RST", PLAIN, in_minisock),
-    scenario("rst-ignored-inexact", "in the window, not exact: answered with a challenge ACK", PLAIN, inexact),
+    scenario(
+        "rst-ignored-inexact",
+        "in the window, not exact: answered with a challenge ACK",
+        PLAIN,
+        inexact,
+    ),
     scenario("rst-ignored-out-of-window", "outside of the window", PLAIN, out_of_window),
     scenario("rst-ignored-listener", "an RST at a listener", PLAIN, at_listener),
     scenario("rst-ignored-syn-sent", "an RST without ACK in SYN_SENT", PLAIN, syn_sent_no_ack),
-    scenario("rst-ignored-syn-sent-ack", "an RST with an impossible ACK in SYN_SENT", PLAIN, syn_sent_bad_ack),
+    scenario(
+        "rst-ignored-syn-sent-ack",
+        "an RST with an impossible ACK in SYN_SENT",
+        PLAIN,
+        syn_sent_bad_ack,
+    ),
     scenario("rst-ignored-time-wait", "TIME_WAIT with tcp_rfc1337 1", PLAIN, time_wait_rfc1337),
-    scenario("rst-half-open-inexact", "inexact RST at a half-open request: newer kernels ignore it", PLAIN, half_open_inexact),
+    scenario(
+        "rst-half-open-inexact",
+        "inexact RST at a half-open request: newer kernels ignore it",
+        PLAIN,
+        half_open_inexact,
+    ),
 ];
 
 /// The raw peer's RST hits the server's socket in this state.
@@ -273,7 +288,8 @@ fn half_open_inexact(s: &mut Stage) -> Result<()> {
     rst_ahead(&raw, 5)?;
     let mut challenged = false;
     s.wait("a challenge ACK or the end of the request", || {
-        let answer = raw.next(std::time::Duration::from_millis(50), |seen| seen.flags & (SYN | ACK | RST) == ACK)?;
+        let answer =
+            raw.next(std::time::Duration::from_millis(50), |seen| seen.flags & (SYN | ACK | RST) == ACK)?;
         challenged |= answer.is_some();
         Ok(challenged || s.growth(Side::Server, "EmbryonicRsts")? > 0)
     })?;
