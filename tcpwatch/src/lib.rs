@@ -1,1 +1,2 @@
 //! The library of tcpwatch.
+pub mod host;

@@ -1,0 +1,286 @@
+//! The sockets that were there before tcpwatch: who holds which, and who listens on which port.
+//!
+//! A descriptor does not tell who made the socket, only who holds it. Of several holders the oldest is named: for a listener
+//! that is the one that called `listen()` before it forked its workers (or systemd, which listens for the service it
+//! activates). For a connection it is as good a guess as any, marked `how: proc` like everything here, and the kernel side
+//! corrects it when somebody uses the socket.
+
+use super::netns::{self, Namespace};
+use super::proc::{Proc, Stat};
+use super::{Host, cgroup};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::io::Read;
+use std::mem::MaybeUninit;
+use tcpwatch_common::flow::PortKey;
+use tcpwatch_common::owner::{Owner, PortOwner, how};
+
+/// Inode of the initial pid namespace, the same on every kernel (`PROC_PID_INIT_INO`).
+const INITIAL_PIDNS: &str = "pid:[4026531836]";
+
+/// What was there.
+#[derive(Debug, Default)]
+pub struct Seed {
+    /// Inode of a socket (of any kind: only the kernel side can tell TCP from the rest) and who holds it, by inode.
+    pub sockets: Vec<(u64, Owner)>,
+    /// Who listens on a port. The owner is empty where nobody is seen to hold the socket.
+    pub ports: Vec<(PortKey, PortOwner)>,
+    pub namespaces: Vec<Namespace>,
+    /// Processes whose descriptors may not be read.
+    pub unreadable: u32,
+}
+
+/// Looks at every process but tcpwatch. A few microseconds per descriptor: 100,000 sockets take a fraction of a second.
+pub fn scan(host: &Host) -> Seed {
+    let mut holders = Holders::new(host);
+    for pid in host.proc.pids() {
+        if pid != host.proc.own_pid() {
+            holders.add(pid);
+        }
+    }
+    let namespaces = netns::list(host);
+    let mut ports = Ports::default();
+    for (inode, pid) in namespaces.iter().filter_map(|ns| Some((ns.inode, ns.pid?))) {
+        for table in ["net/tcp", "net/tcp6"] {
+            if let Ok(file) = File::open(host.proc.path(pid, table)) {
+                listeners(file, |port, socket| ports.add(PortKey { netns: inode, port }, holders.of(socket)));
+            }
+        }
+    }
+    let unreadable = holders.unreadable;
+    Seed { sockets: holders.into_sockets(), ports: ports.into_vec(), namespaces, unreadable }
+}
+
+/// Who holds which socket.
+struct Holders<'a> {
+    host: &'a Host,
+    processes: Vec<Process>,
+    /// Index of the holder, by the inode of the socket.
+    sockets: HashMap<u64, usize>,
+    unreadable: u32,
+    initial_pidns: bool,
+}
+
+struct Process {
+    owner: Owner,
+    stat: Stat,
+}
+
+impl<'a> Holders<'a> {
+    fn new(host: &'a Host) -> Self {
+        let pidns = std::fs::read_link(host.proc.path(host.proc.own_pid(), "ns/pid"));
+        let initial_pidns = pidns.is_ok_and(|link| link.as_os_str() == INITIAL_PIDNS);
+        Self { host, processes: Vec::new(), sockets: HashMap::new(), unreadable: 0, initial_pidns }
+    }
+
+    fn add(&mut self, pid: u32) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = match openat(CWD, self.host.proc.path(pid, "fd"), flags, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+                self.unreadable += 1;
+                return;
+            }
+            // It ended.
+            Err(_) => return,
+        };
+        // Asked of a process with the first socket: most have none.
+        let mut index = None;
+        let mut names = [MaybeUninit::uninit(); 16 * 1024];
+        let mut entries = RawDir::new(&dir, &mut names);
+        while let Some(Ok(entry)) = entries.next() {
+            let mut target = [MaybeUninit::uninit(); 64];
+            let Ok((target, _)) = readlinkat_raw(&dir, entry.file_name(), &mut target) else { continue };
+            let Some(socket) = socket_inode(target) else { continue };
+            if index.is_none() {
+                let Some(process) = self.ask(pid) else { return };
+                self.processes.push(process);
+                index = Some(self.processes.len() - 1);
+            }
+            if let Some(index) = index {
+                self.claim(socket, index);
+            }
+        }
+    }
+
+    fn ask(&self, pid: u32) -> Option<Process> {
+        let proc = &self.host.proc;
+        let stat = proc.stat(pid)?;
+        let owner = Owner {
+            start_ns: proc.start_ns(stat.start),
+            cgroup: proc.cgroup(pid).map_or(0, |text| cgroup::id(self.host.cgroup.as_deref(), &text)),
+            pid,
+            uid: proc.uid(pid)?,
+            // From inside a pid namespace the initial one cannot be seen; 0 makes the kernel side look at the rest.
+            root_pid: if self.initial_pidns { pid } else { 0 },
+            how: how::PROC,
+            pad: [0; 3],
+            comm: stat.comm,
+        };
+        Some(Process { owner, stat })
+    }
+
+    fn claim(&mut self, socket: u64, index: usize) {
+        match self.sockets.entry(socket) {
+            Entry::Vacant(entry) => {
+                entry.insert(index);
+            }
+            Entry::Occupied(mut entry) => {
+                if older(&self.processes[index], &self.processes[*entry.get()]) {
+                    entry.insert(index);
+                }
+            }
+        }
+    }
+
+    fn of(&self, socket: u64) -> Option<Owner> {
+        Some(self.processes[*self.sockets.get(&socket)?].owner)
+    }
+
+    fn into_sockets(self) -> Vec<(u64, Owner)> {
+        let mut sockets: Vec<_> =
+            self.sockets.into_iter().map(|(socket, index)| (socket, self.processes[index].owner)).collect();
+        sockets.sort_unstable_by_key(|(socket, _)| *socket);
+        sockets
+    }
+}
+
+/// Whether `a` started before `b`. A process often forks within the 10 ms that a start time is exact to; then the parent is
+/// the older one, whatever the pids (they wrap around).
+fn older(a: &Process, b: &Process) -> bool {
+    if a.stat.start != b.stat.start {
+        return a.stat.start < b.stat.start;
+    }
+    if a.owner.pid == b.stat.parent || b.owner.pid == a.stat.parent {
+        return a.owner.pid == b.stat.parent;
+    }
+    a.owner.pid < b.owner.pid
+}
+
+/// The inode in `socket:[12345]`.
+fn socket_inode(target: &[u8]) -> Option<u64> {
+    number(target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?, 10)
+}
+
+#[derive(Default)]
+struct Ports(HashMap<PortKey, PortOwner>);
+
+impl Ports {
+    fn add(&mut self, key: PortKey, owner: Option<Owner>) {
+        let port = self.0.entry(key).or_default();
+        port.sockets += 1;
+        let Some(owner) = owner else { return };
+        let is_first = port.owner.how == how::NONE;
+        // Several sockets on one port: the process that was there first, to be the same on every run.
+        if is_first || (owner.start_ns, owner.pid) < (port.owner.start_ns, port.owner.pid) {
+            port.owner = owner;
+        }
+    }
+
+    fn into_vec(self) -> Vec<(PortKey, PortOwner)> {
+        let mut ports: Vec<_> = self.0.into_iter().collect();
+        ports.sort_unstable_by_key(|(key, _)| (key.netns, key.port));
+        ports
+    }
+}
+
+/// Calls `each` with port and inode of every listener in a `/proc/PID/net/tcp` or `tcp6`.
+///
+/// The kernel lists all listeners before the first connection, so reading ends with the first read that brings no listener:
+/// formatting 100,000 connections would cost it more than everything else here.
+fn listeners(mut table: impl Read, mut each: impl FnMut(u32, u64)) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut filled = 0;
+    loop {
+        let read = match table.read(&mut buffer[filled..]) {
+            Ok(read) if read > 0 => read,
+            _ => return,
+        };
+        filled += read;
+        let complete = buffer[..filled].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let (mut rows, mut listening) = (0, 0);
+        for row in buffer[..complete].split(|&byte| byte == b'\n') {
+            match parse_row(row) {
+                Row::Listener { port, socket } => {
+                    listening += 1;
+                    each(port, socket);
+                }
+                Row::Other => rows += 1,
+                Row::None => {}
+            }
+        }
+        if listening == 0 && rows > 0 {
+            return;
+        }
+        buffer.copy_within(complete..filled, 0);
+        filled -= complete;
+        if filled == buffer.len() {
+            // No row is that long: this is no such table.
+            return;
+        }
+    }
+}
+
+enum Row {
+    Listener {
+        port: u32,
+        socket: u64,
+    },
+    Other,
+    /// The heading, an empty line, or nothing that can be understood.
+    None,
+}
+
+/// `sl local_address rem_address st tx:rx tr:tm retrnsmt uid timeout inode …`, in hexadecimal down to the state.
+fn parse_row(row: &[u8]) -> Row {
+    let mut fields = row.split(|&byte| byte == b' ').filter(|field| !field.is_empty());
+    let mut field = |skip: usize| fields.nth(skip);
+    let Some(local) = field(1) else { return Row::None };
+    let Some(state) = field(1).and_then(|field| number(field, 16)) else { return Row::None };
+    if state != u64::from(tcpwatch_common::state::LISTEN) {
+        return Row::Other;
+    }
+    let port = local.rsplit(|&byte| byte == b':').next().and_then(|port| number(port, 16));
+    let socket = field(5).and_then(|field| number(field, 10));
+    match (port.and_then(|port| u32::try_from(port).ok()), socket) {
+        (Some(port), Some(socket)) => Row::Listener { port, socket },
+        _ => Row::None,
+    }
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    u64::from_str_radix(str::from_utf8(digits).ok()?, radix).ok()
+}
+
+/// A sentence for each thing that the scan could not see, with what to do about it as the last line.
+pub fn notes(seed: &Seed, proc: &Proc) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.extend(proc.disagreement().map(|sentence| {
+        format!("{sentence}\nhint: mount a /proc of tcpwatch's own pid namespace, or start it with the host's (--pid=host)")
+    }));
+    if seed.unreadable > 0 {
+        notes.push(format!(
+            "the sockets of {} {} may not be read: who holds them shows when they are used\n\
+             hint: run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+            seed.unreadable,
+            if seed.unreadable == 1 { "process" } else { "processes" }
+        ));
+    }
+    let nobody = seed.namespaces.iter().filter(|ns| ns.pid.is_none());
+    let nobody: Vec<String> =
+        nobody.map(|ns| ns.name.clone().unwrap_or_else(|| ns.inode.to_string())).collect();
+    if !nobody.is_empty() {
+        notes.push(format!(
+            "no process lives in network namespace {}: its listeners and its counters are not known\n\
+             hint: start a process there before tcpwatch, for instance `ip netns exec {} sleep infinity`",
+            nobody.join(", "),
+            nobody[0]
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests;
