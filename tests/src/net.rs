@@ -127,12 +127,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// What is on the wire.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::V4 => "v4",
-            Self::V6 => "v6",
-            Self::Mapped => "mapped",
-        }
+        if self.wire_v6() { "v6" } else { "v4" }
     }
 
     /// Packets are IPv6.

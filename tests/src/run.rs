@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::expect::Expect;
 use crate::judge::{self, Rules};
 use crate::net::{Family, Pair};
-use crate::scenarios::{Scenario, When};
+use crate::scenarios::{self, Scenario, When};
 use crate::stage::{Gate, NotHere, Stage};
 use crate::sys;
 use crate::watch::{Captured, Watch};
@@ -46,6 +46,7 @@ struct Record {
 }
 
 struct Part {
+    /// Name and family, as the results show it.
     label: String,
     scenario: &'static Scenario,
     family: Family,
@@ -101,24 +102,25 @@ fn join(thread: std::thread::ScopedJoinHandle<'_, Played>) -> Played {
 }
 
 fn choose(options: &Options) -> Result<Vec<Part>> {
-    let all: Vec<_> = crate::scenarios::all().collect();
     for name in &options.names {
-        if !all.iter().any(|scenario| scenario.name == name) {
+        if !scenarios::all().any(|scenario| scenario.names().any(|(known, _)| known == *name)) {
             bail!("no scenario is named {name}; `list` shows them");
         }
     }
     let mut parts = Vec::new();
-    for scenario in all {
-        let named = options.names.iter().any(|name| name == scenario.name);
-        let wanted = named || options.names.is_empty();
-        if !wanted || (scenario.when == When::Global && !options.global) {
-            if named {
-                bail!("{} changes settings of the whole machine: it needs --global", scenario.name);
+    for scenario in scenarios::all() {
+        for (name, family) in scenario.names() {
+            let named = options.names.contains(&name);
+            if !(named || options.names.is_empty()) || !options.families.contains(&family) {
+                continue;
             }
-            continue;
-        }
-        for &family in scenario.families.iter().filter(|family| options.families.contains(family)) {
-            parts.push(Part { label: format!("{} {}", scenario.name, family.label()), scenario, family });
+            if scenario.when == When::Global && !options.global {
+                if named {
+                    bail!("{name} changes settings of the whole machine: it needs --global");
+                }
+                continue;
+            }
+            parts.push(Part { label: format!("{name} {}", family.label()), scenario, family });
         }
     }
     if parts.is_empty() {
@@ -193,25 +195,32 @@ fn report(
             Played::Done(record) => {
                 let problems = captured.map_or_else(Vec::new, |captured| {
                     let ours = events_of(record, &captured.events);
-                    books.extend(unbalanced(label, record, &ours, rules));
+                    let wrong = unbalanced(label, record, &ours, rules);
                     let judged: Vec<&Value> =
                         ours.into_iter().filter(|event| judge::is_judged(event)).collect();
-                    judge::judge(&record.expects, &judged, record.inodes(), rules)
+                    let mut problems = judge::judge(&record.expects, &judged, record.inodes(), rules);
+                    if !wrong.is_empty() {
+                        problems.push("its books do not balance".to_owned());
+                    }
+                    books.extend(wrong);
+                    problems
                 });
-                tally.note("", label, &problems);
+                tally.note(label, &problems);
             }
         }
     }
     if let Some(captured) = captured {
         let mut problems = captured.problems.clone();
         problems.extend(judge::stream(&captured.events));
-        tally.note("", "stream", &problems);
+        // Every line of results has a family, so that one pattern reads them all.
+        tally
+            .note(&format!("stream {}", options.families.first().map_or("v4", |one| one.label())), &problems);
         if !problems.is_empty() && !captured.stderr.trim().is_empty() {
             say(&format!("     tcpwatch wrote: {}", captured.stderr.trim()));
         }
     }
-    for (label, problem) in books {
-        tally.note("books ", &label, &[problem]);
+    for line in books {
+        say(&format!("books {line}"));
     }
     let mut last = format!("{} passed, {} failed", tally.passed, tally.failed);
     if tally.skipped > 0 {
@@ -222,13 +231,13 @@ fn report(
 }
 
 impl Tally {
-    fn note(&mut self, what: &str, label: &str, problems: &[String]) {
+    fn note(&mut self, label: &str, problems: &[String]) {
         if problems.is_empty() {
             self.passed += 1;
-            say(&format!("ok   {what}{label}"));
+            say(&format!("ok   {label}"));
         } else {
             self.failed += 1;
-            say(&format!("FAIL {what}{label}: {}", problems.join("\n       ")));
+            say(&format!("FAIL {label}: {}", problems.join("\n       ")));
         }
     }
 }
@@ -252,12 +261,12 @@ fn events_of<'a>(record: &Record, events: &'a [Value]) -> Vec<&'a Value> {
     events.iter().filter(ours).collect()
 }
 
-fn unbalanced(label: &str, record: &Record, events: &[&Value], rules: Rules) -> Vec<(String, String)> {
+fn unbalanced(label: &str, record: &Record, events: &[&Value], rules: Rules) -> Vec<String> {
     let mut wrong = Vec::new();
     for ((inode, kernel), side) in record.inodes().into_iter().zip(record.kernel).zip(["server", "client"]) {
         let here = events.iter().copied().filter(|event| judge::netns(event) == Some(inode));
         let problems = judge::unbalanced(kernel, judge::books(here), rules);
-        wrong.extend(problems.into_iter().map(|problem| (format!("{label} {side}"), problem)));
+        wrong.extend(problems.into_iter().map(|problem| format!("{label} {side}: {problem}")));
     }
     wrong
 }

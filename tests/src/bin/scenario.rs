@@ -68,9 +68,6 @@ enum Choice {
     V4,
     #[value(name = "6")]
     V6,
-    /// IPv6 sockets that talk IPv4
-    Mapped,
-    /// All of them
     Both,
 }
 
@@ -90,7 +87,8 @@ fn work() -> Result<bool> {
         Verb::List => {
             let mut out = std::io::stdout().lock();
             for scenario in scenarios::all() {
-                if writeln!(out, "{:<28} {}", scenario.name, scenario.about).is_err() {
+                let mapped = if scenario.families.contains(&Family::Mapped) { " (also -mapped)" } else { "" };
+                if writeln!(out, "{:<28} {}{mapped}", scenario.name, scenario.about).is_err() {
                     break;
                 }
             }
@@ -103,9 +101,8 @@ fn work() -> Result<bool> {
                 bail!("namespaces and raw packets need root");
             }
             let families = match run.family {
-                Choice::V4 => vec![Family::V4],
+                Choice::V4 => vec![Family::V4, Family::Mapped],
                 Choice::V6 => vec![Family::V6],
-                Choice::Mapped => vec![Family::Mapped],
                 Choice::Both => vec![Family::V4, Family::V6, Family::Mapped],
             };
             run::run(&Options {

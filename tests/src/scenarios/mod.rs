@@ -32,6 +32,16 @@ pub struct Scenario {
     pub play: fn(&mut Stage) -> anyhow::Result<()>,
 }
 
+impl Scenario {
+    /// Its name for each family: IPv6 sockets that talk IPv4 make it another scenario.
+    pub fn names(&self) -> impl Iterator<Item = (String, Family)> {
+        self.families.iter().map(|&family| match family {
+            Family::Mapped => (format!("{}-mapped", self.name), family),
+            _ => (self.name.to_owned(), family),
+        })
+    }
+}
+
 const PLAIN: &[Family] = &[Family::V4, Family::V6];
 /// Also with IPv6 sockets that talk IPv4.
 const ALL: &[Family] = &[Family::V4, Family::V6, Family::Mapped];
