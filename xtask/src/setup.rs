@@ -170,11 +170,9 @@ fn install_linker() -> Result<()> {
     let mut install = repo::cargo();
     install.args(["install", "--quiet", "--force", BPF_LINKER]).env_remove("CARGO_TARGET_DIR");
     if Path::new(LLVM_PREFIX).exists() && !matches!(bpf_rustc(), Some(BpfRustc::Nightly)) {
-        install.env("LLVM_SYS_221_PREFIX", LLVM_PREFIX).args([
-            "--no-default-features",
-            "--features",
-            "llvm-22",
-        ]);
+        // The binding to LLVM asks for the one variable, the linker's own build for the other.
+        install.env("LLVM_SYS_221_PREFIX", LLVM_PREFIX).env("LLVM_PREFIX", LLVM_PREFIX);
+        install.args(["--no-default-features", "--features", "llvm-22"]);
     }
     cmd::run(&mut install).context("cannot install bpf-linker")
 }
