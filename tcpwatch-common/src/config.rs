@@ -31,8 +31,6 @@ pub struct Config {
     pub drop_has_reason: u32,
     /// 1: `kfree_skb` has a fourth argument, the socket that was to receive.
     pub drop_has_socket: u32,
-    /// 1: `accept()` cannot be seen, so "the listener's owner" is only true until somebody took the socket.
-    pub accept_unseen: u32,
     /// 1: RSTs that are not obeyed are to be found among the dropped segments.
     pub ignored_from_drops: u32,
     /// 1: refused last ACKs are to be found among the dropped segments.
@@ -52,8 +50,6 @@ pub struct Config {
     pub args_tcp_v6_syn_recv_sock: u32,
     /// Inode of tcpwatch's own pid namespace, 0 when it is the initial one: then no translation is needed.
     pub pidns: u32,
-    /// tcpwatch's own pid: its sockets are nobody's business.
-    pub self_pid: u32,
     pub offsets: Offsets,
     pub filter: Filter,
 }
@@ -66,7 +62,6 @@ impl Config {
         reset_has_skb: 0,
         drop_has_reason: 0,
         drop_has_socket: 0,
-        accept_unseen: 0,
         ignored_from_drops: 0,
         overflow_from_drops: 0,
         drop_listen_overflow: crate::offsets::ABSENT,
@@ -80,7 +75,6 @@ impl Config {
         args_tcp_v4_syn_recv_sock: 0,
         args_tcp_v6_syn_recv_sock: 0,
         pidns: 0,
-        self_pid: 0,
         offsets: Offsets::ABSENT,
         filter: Filter::NONE,
     };

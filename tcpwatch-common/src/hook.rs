@@ -66,8 +66,6 @@ hooks! {
     KFREE_SKB = 36 "kfree_skb";
     /// Tracepoint: retransmissions.
     TCP_RETRANSMIT_SKB = 37 "tcp_retransmit_skb";
-    /// A half-open request killed by an ICMP error.
-    TCP_REQ_ERR = 38 "tcp_req_err";
 }
 
 /// The kernel name of a hook.

@@ -1,0 +1,145 @@
+//! One view on the arguments of every program type, so that a hook is written once and attached in several ways.
+
+use crate::maps::CALLS;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext};
+use core::ffi::c_void;
+
+/// The arguments of the hooked function or tracepoint.
+///
+/// An argument that this kernel's function does not have must not be asked for, not even behind a branch that the
+/// verifier takes for possible: it refuses the whole program.
+pub trait Hooked {
+    fn arg(&self, n: usize) -> u64;
+    fn context(&self) -> *mut c_void;
+}
+
+impl Hooked for FEntryContext {
+    #[inline(always)]
+    fn arg(&self, n: usize) -> u64 {
+        FEntryContext::arg(self, n)
+    }
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.as_ptr()
+    }
+}
+
+impl Hooked for RawTracePointContext {
+    #[inline(always)]
+    fn arg(&self, n: usize) -> u64 {
+        RawTracePointContext::arg(self, n)
+    }
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.as_ptr()
+    }
+}
+
+impl Hooked for ProbeContext {
+    #[inline(always)]
+    fn arg(&self, n: usize) -> u64 {
+        ProbeContext::arg(self, n).unwrap_or(0)
+    }
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.as_ptr()
+    }
+}
+
+/// The end of a function, with its arguments and what it returned.
+pub trait Returned: Hooked {
+    fn returned(&self) -> u64;
+}
+
+/// fexit: the return value lies behind the last argument, whose number only the kernel's BTF knows. (The helper
+/// `bpf_get_func_ret` would know too, but came with 5.17.)
+pub struct Exit {
+    pub context: FExitContext,
+    pub args: u32,
+}
+
+impl Hooked for Exit {
+    #[inline(always)]
+    fn arg(&self, n: usize) -> u64 {
+        self.context.arg(n)
+    }
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.context.as_ptr()
+    }
+}
+
+impl Returned for Exit {
+    #[inline(always)]
+    fn returned(&self) -> u64 {
+        // The argument count is read-only data, a constant to the verifier, so each comparison but one is dead code: a
+        // variable index into the context would be refused.
+        match self.args {
+            1 => self.context.arg(1),
+            2 => self.context.arg(2),
+            3 => self.context.arg(3),
+            4 => self.context.arg(4),
+            5 => self.context.arg(5),
+            6 => self.context.arg(6),
+            7 => self.context.arg(7),
+            _ => 0,
+        }
+    }
+}
+
+/// kretprobe: the arguments are those that [`stash`] kept at the function's start on this CPU.
+pub struct Return {
+    pub context: RetProbeContext,
+    pub args: [u64; 4],
+}
+
+impl Return {
+    /// Takes what [`stash`] kept. `None` when the function was entered before the probe was.
+    #[inline(always)]
+    pub fn new(context: RetProbeContext, hook: u8) -> Option<Self> {
+        let slot = CALLS.get_ptr_mut(u32::from(hook))?;
+        // SAFETY: a per-CPU slot. Only functions that run with bottom halves off are stashed, so nothing on this CPU
+        // writes it between the function's start and its end.
+        let args = unsafe { *slot };
+        if args[0] == 0 {
+            return None;
+        }
+        // SAFETY: as above.
+        unsafe { (*slot)[0] = 0 };
+        Some(Self { context, args })
+    }
+}
+
+impl Hooked for Return {
+    #[inline(always)]
+    fn arg(&self, n: usize) -> u64 {
+        match n {
+            0 => self.args[0],
+            1 => self.args[1],
+            2 => self.args[2],
+            _ => self.args[3],
+        }
+    }
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.context.as_ptr()
+    }
+}
+
+impl Returned for Return {
+    #[inline(always)]
+    fn returned(&self) -> u64 {
+        self.context.ret()
+    }
+}
+
+/// Keeps the first four arguments for the kretprobe. Only for functions that run with bottom halves off from start to
+/// end: there is one slot per hook and CPU.
+#[inline(always)]
+pub fn stash(context: &ProbeContext, hook: u8) {
+    if let Some(slot) = CALLS.get_ptr_mut(u32::from(hook)) {
+        // SAFETY: a per-CPU slot, see `Return::new`.
+        unsafe { *slot = [context.arg(0), context.arg(1), context.arg(2), context.arg(3)].map(|a: Option<u64>| a.unwrap_or(0)) };
+    }
+}

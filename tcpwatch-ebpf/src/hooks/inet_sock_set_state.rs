@@ -1,0 +1,113 @@
+//! Tracepoint `sock:inet_sock_set_state`: every transition of a full socket, and with them who connected, listened and
+//! closed: those transitions happen in the process that caused them.
+//!
+//! kernel: v5.10..  `(const struct sock *sk, const int oldstate, const int newstate)`
+
+use super::tracepoint;
+use crate::context::Hooked;
+use crate::emit;
+use crate::kernel::config::config;
+use crate::kernel::sock::Sock;
+use crate::owners;
+use tcpwatch_common::config::deliver;
+use tcpwatch_common::hook;
+use tcpwatch_common::owner::{Memory, Step, how};
+use tcpwatch_common::record::flag;
+use tcpwatch_common::state::{CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
+
+tracepoint!(handle, inet_sock_set_state);
+
+#[inline(always)]
+fn handle(context: &impl Hooked) -> Option<()> {
+    let sock = Sock(context.arg(0));
+    let old = context.arg(1) as u8;
+    let new = context.arg(2) as u8;
+    if !sock.is_tcp() {
+        return None;
+    }
+    let now = emit::now();
+    // A new life at this address: a socket that leaves CLOSE, or a child (cloned while its listener listened).
+    let begins = (old == CLOSE && new != CLOSE) || (old == LISTEN && new == SYN_RECV);
+    let memory = match owners::find(sock) {
+        Some(known) if !begins => known,
+        _ if begins => owners::renew(sock)?,
+        _ => {
+            let known = owners::memory(sock)?;
+            // SAFETY: a map value just found.
+            unsafe { owners::step(known, old, 0) };
+            known
+        }
+    };
+    let owned = sock.owned();
+    let deliver_states = config!(deliver) & deliver::STATE != 0;
+    // SAFETY: `memory` is a map value just found.
+    unsafe {
+        attribute(sock, memory, old, new, owned);
+        let last = last_step(memory);
+        let since_ns = if last.state() == old { last.at_ns() } else { 0 };
+        owners::step(memory, new, now);
+        if new == CLOSE && old != LISTEN {
+            owners::expire_inherited(&raw mut (*memory).owner, sock.socket() != 0, sock.is_dead());
+            owners::bury(memory, &sock.flow(true), old, now);
+        }
+        if deliver_states {
+            let mut flags = if owned { flag::OWNED } else { 0 };
+            if sock.is_mptcp() {
+                flags |= flag::MPTCP;
+            }
+            let flow = sock.flow(true);
+            emit::send_state(hook::INET_SOCK_SET_STATE, sock, &flow, old, new, since_ns, flags, memory);
+        }
+    }
+    Some(())
+}
+
+/// Who did it, where the transition tells.
+///
+/// # Safety
+/// `memory` must be a live map value.
+#[inline(always)]
+unsafe fn attribute(sock: Sock, memory: *mut Memory, old: u8, new: u8, owned: bool) {
+    // SAFETY: by contract.
+    unsafe {
+        if new == SYN_SENT && old == CLOSE {
+            owners::learn(memory, how::CONNECT);
+        } else if new == LISTEN {
+            owners::learn(memory, how::LISTEN);
+            owners::listening(sock, memory, true);
+        } else if old == LISTEN && new == CLOSE {
+            owners::listening(sock, memory, false);
+        } else if old == LISTEN && new == SYN_RECV {
+            owners::inherit_from_port(sock.netns(), sock.local_port(true), &raw mut (*memory).owner);
+        } else if owned && closes(sock, old, new) {
+            owners::learn(memory, how::IO);
+        }
+    }
+}
+
+/// A process closes (or shuts down) its socket here. `ss -K` also holds the lock when it ends a socket, but does not shut
+/// it first.
+#[inline(always)]
+fn closes(sock: Sock, old: u8, new: u8) -> bool {
+    match new {
+        FIN_WAIT1 => old == ESTABLISHED || old == SYN_RECV,
+        LAST_ACK => true,
+        CLOSE => old != SYN_SENT && sock.is_shut() && sock.socket() != 0,
+        _ => false,
+    }
+}
+
+/// # Safety
+/// `memory` must be a live map value.
+#[inline(always)]
+unsafe fn last_step(memory: *mut Memory) -> Step {
+    // SAFETY: by contract; the index is masked to the array's length.
+    unsafe {
+        let count = (*memory).step_count;
+        if count == 0 {
+            return Step(0);
+        }
+        let index = (count - 1) as usize & (tcpwatch_common::owner::STEPS - 1);
+        (&raw const (*memory).steps).cast::<Step>().add(index).read()
+    }
+}

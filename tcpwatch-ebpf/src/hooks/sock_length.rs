@@ -1,0 +1,31 @@
+//! Tracepoints `sock:sock_send_length` and `sock:sock_recv_length`: use of a socket, for hosts that let no function be
+//! hooked. They fire for every family.
+//!
+//! kernel: v6.3..  `(struct sock *sk, int ret, int flags)`
+
+use super::tracepoint;
+use crate::context::Hooked;
+use crate::kernel::field::field_or_zero;
+use crate::kernel::sock::Sock;
+use crate::owners;
+use tcpwatch_common::state;
+
+tracepoint!(handle, sock_send_length);
+tracepoint!(handle, sock_recv_length);
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+#[inline(always)]
+fn handle(context: &impl Hooked) -> Option<()> {
+    let sock = Sock(context.arg(0));
+    let family: u16 = field_or_zero!(sock.0, sock_family);
+    if (family != AF_INET && family != AF_INET6) || !sock.is_tcp() {
+        return None;
+    }
+    // After the call: the socket may have been destroyed by then, and must not be remembered again.
+    if sock.state() != state::CLOSE {
+        owners::used(sock);
+    }
+    Some(())
+}

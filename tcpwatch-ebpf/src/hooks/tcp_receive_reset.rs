@@ -1,0 +1,18 @@
+//! Tracepoint `tcp:tcp_receive_reset`, inside `tcp_reset`: for hosts that let no function be hooked. It has no segment on
+//! any kernel, so user space tells the false calls by their caller.
+//!
+//! kernel: v5.10..  `(struct sock *sk)`
+
+use super::tracepoint;
+use crate::context::Hooked;
+use crate::hooks::tcp_reset::received;
+use crate::kernel::sock::Sock;
+use tcpwatch_common::hook;
+
+tracepoint!(handle, tcp_receive_reset);
+
+#[inline(always)]
+fn handle(context: &impl Hooked) -> Option<()> {
+    received(context, hook::TCP_RECEIVE_RESET, Sock(context.arg(0)), None);
+    Some(())
+}

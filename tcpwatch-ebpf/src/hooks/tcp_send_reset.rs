@@ -1,0 +1,70 @@
+//! Tracepoint `tcp:tcp_send_reset`: an RST left, or is about to.
+//!
+//! kernel: v5.10..  `(const struct sock *sk, const struct sk_buff *skb)`, only with a full socket
+//! kernel: v6.10..  `(const struct sock *sk, const struct sk_buff *skb__nullable, const enum sk_rst_reason reason)`
+//!
+//! A raw tracepoint, not a typed one: `sk` and `skb` may be NULL, which typed programs of some kernels do not believe.
+
+use super::{rst_event, tracepoint};
+use crate::context::Hooked;
+use crate::emit;
+use crate::kernel::config::config;
+use crate::kernel::skb::{Segment, Skb};
+use crate::kernel::sock::Sock;
+use crate::owners;
+use tcpwatch_common::owner::end;
+use tcpwatch_common::record::kind;
+use tcpwatch_common::{hook, state};
+
+tracepoint!(handle, tcp_send_reset);
+
+#[inline(always)]
+fn handle(context: &impl Hooked) -> Option<()> {
+    let sock = Sock(context.arg(0));
+    let skb = Skb(context.arg(1));
+    if skb.exists() && config!(reset_functions) == 1 {
+        // Comes through tcp_v4_send_reset or tcp_v6_send_reset, which also see what this tracepoint is silent about.
+        return None;
+    }
+    let reason = if config!(reset_tracepoint_complete) == 1 { Some(context.arg(2) as u32) } else { None };
+    if skb.exists() {
+        passive(context, hook::TCP_SEND_RESET, sock, skb, &skb.segment()?, reason);
+    } else {
+        active(context, sock, reason);
+    }
+    Some(())
+}
+
+/// The host's own decision: `close()`, a timer, `ss -K`.
+#[inline(always)]
+fn active(context: &impl Hooked, sock: Sock, reason: Option<u32>) {
+    let state = sock.state();
+    let flow = sock.flow(Sock::is_full(state));
+    emit::book(flow.netns, |row| row.rst_sent += 1);
+    let mut event = rst_event(kind::RST_SENT, hook::TCP_SEND_RESET, flow, sock, state, None);
+    event.reason = reason;
+    emit::send(context.context(), &event);
+    if state == state::CLOSE {
+        owners::note_end(&flow, end::RESET_SENT, emit::now());
+    }
+}
+
+/// The answer to a segment.
+#[inline(always)]
+pub fn passive(context: &impl Hooked, hook: u8, sock: Sock, skb: Skb, segment: &Segment, reason: Option<u32>) {
+    let flow = segment.flow_of_receiver(skb.netns(sock));
+    emit::book(flow.netns, |row| row.rst_sent += 1);
+    let mut state = if sock.exists() { sock.state() } else { 0 };
+    let mut at = sock;
+    if state == state::TIME_WAIT {
+        // A minisock: the table of the dead knows more of it, and its substate is what `ss` shows.
+        state = sock.tw_substate();
+        at = Sock(0);
+    }
+    let mut event = rst_event(kind::RST_SENT, hook, flow, at, state, Some(segment));
+    event.reason = reason;
+    if sock.exists() && !at.exists() {
+        event.flags = tcpwatch_common::record::flag::SOCKET;
+    }
+    emit::send(context.context(), &event);
+}

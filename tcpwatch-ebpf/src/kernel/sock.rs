@@ -1,0 +1,181 @@
+//! Sockets: full ones, TIME_WAIT minisocks and half-open requests, which share `struct sock_common`.
+
+use super::field::{field, field_or_zero};
+use tcpwatch_common::flow::{Addr, Flow};
+use tcpwatch_common::record::{Listen, Socket, TimeWait};
+use tcpwatch_common::state;
+
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+/// `enum sock_flags`: the same number in every kernel from 5.10 on.
+const SOCK_DEAD: u64 = 1 << 0;
+/// `SHUTDOWN_MASK`: both directions.
+const SHUTDOWN_BOTH: u8 = 3;
+
+/// A kernel socket by its address; 0 is none.
+#[derive(Clone, Copy)]
+pub struct Sock(pub u64);
+
+impl Sock {
+    #[inline(always)]
+    pub fn exists(self) -> bool {
+        self.0 != 0
+    }
+
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        field_or_zero!(self.0, sock_state)
+    }
+
+    /// Neither a minisock nor a request: what lies behind `sock_common` may be read.
+    #[inline(always)]
+    pub fn is_full(state: u8) -> bool {
+        state != state::TIME_WAIT && state != state::NEW_SYN_RECV && state != 0
+    }
+
+    /// TCP proper: MPTCP and SCTP sockets pass through the same tracepoints.
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        field!(self.0, sock_protocol) == Some(IPPROTO_TCP)
+    }
+
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        net_inum(field_or_zero!(self.0, sock_net))
+    }
+
+    #[inline(always)]
+    pub fn net(self) -> u64 {
+        field_or_zero!(self.0, sock_net)
+    }
+
+    /// The local port in host byte order.
+    ///
+    /// `tcp_set_state(TCP_CLOSE)` gives the port back (`skc_num` becomes 0) before it tells anyone; a full socket still
+    /// has it as `inet_sport`.
+    #[inline(always)]
+    pub fn local_port(self, full: bool) -> u16 {
+        let num: u16 = field_or_zero!(self.0, sock_num);
+        if num == 0 && full {
+            return u16::from_be(field_or_zero!(self.0, inet_sport));
+        }
+        num
+    }
+
+    #[inline(always)]
+    pub fn flow(self, full: bool) -> Flow {
+        let family: u16 = field_or_zero!(self.0, sock_family);
+        let (local, remote) = if family == AF_INET6 {
+            (Addr(field_or_zero!(self.0, sock_v6_rcv_saddr)), Addr(field_or_zero!(self.0, sock_v6_daddr)))
+        } else {
+            (Addr::v4(field_or_zero!(self.0, sock_rcv_saddr)), Addr::v4(field_or_zero!(self.0, sock_daddr)))
+        };
+        Flow {
+            local,
+            remote,
+            local_port: self.local_port(full),
+            remote_port: u16::from_be(field_or_zero!(self.0, sock_dport)),
+            netns: self.netns(),
+        }
+    }
+
+    /// Orphaned: no process can reach it any more. Full sockets only.
+    #[inline(always)]
+    pub fn is_dead(self) -> bool {
+        let flags: u64 = field_or_zero!(self.0, sock_flags);
+        flags & SOCK_DEAD != 0
+    }
+
+    /// `sk_socket`: what a descriptor leads to. Full sockets only.
+    #[inline(always)]
+    pub fn socket(self) -> u64 {
+        field_or_zero!(self.0, sock_socket)
+    }
+
+    /// Inode of the socket, as `/proc/PID/fd` shows it; 0 without one.
+    #[inline(always)]
+    pub fn inode(self) -> u64 {
+        field_or_zero!(self.socket(), socket_inode_number)
+    }
+
+    /// A process holds the lock, so what happens happens in that process.
+    #[inline(always)]
+    pub fn owned(self) -> bool {
+        let owned: i32 = field_or_zero!(self.0, sock_lock_owned);
+        owned != 0
+    }
+
+    /// `close()` (or `shutdown()` both ways) came to it.
+    #[inline(always)]
+    pub fn is_shut(self) -> bool {
+        self.shutdown() & SHUTDOWN_BOTH == SHUTDOWN_BOTH
+    }
+
+    /// Bit 0: no more receiving, bit 1: no more sending. (A bitfield in no kernel from 5.10 on.)
+    #[inline(always)]
+    fn shutdown(self) -> u8 {
+        field_or_zero!(self.0, sock_shutdown)
+    }
+
+    #[inline(always)]
+    pub fn is_mptcp(self) -> bool {
+        let flag: u8 = field_or_zero!(self.0, tcp_is_mptcp);
+        flag & 1 != 0
+    }
+
+    #[inline(always)]
+    pub fn tw_substate(self) -> u8 {
+        field_or_zero!(self.0, tw_substate)
+    }
+
+    /// The listener's queues and the settings of its namespace.
+    #[inline(always)]
+    pub fn listen(self) -> Listen {
+        let net = self.net();
+        Listen {
+            accept_len: field_or_zero!(self.0, sock_ack_backlog),
+            accept_max: field_or_zero!(self.0, sock_max_ack_backlog),
+            syn_len: field_or_zero!(self.0, icsk_queue_qlen),
+            max_syn_backlog: field_or_zero!(net, net_max_syn_backlog),
+            somaxconn: field_or_zero!(net, net_somaxconn),
+            syncookies: field_or_zero!(net, net_syncookies),
+            abort_on_overflow: field_or_zero!(net, net_abort_on_overflow),
+            stage: 0,
+            passed: 0,
+        }
+    }
+
+    /// What tells acts apart on kernels that give no reason.
+    #[inline(always)]
+    pub fn details(self) -> Socket {
+        let flags: u64 = field_or_zero!(self.0, sock_flags);
+        Socket {
+            flags: flags as u32,
+            linger2: field_or_zero!(self.0, tcp_linger2),
+            lingertime: field_or_zero!(self.0, sock_lingertime),
+            snd_una: field_or_zero!(self.0, tcp_snd_una),
+            snd_nxt: field_or_zero!(self.0, tcp_snd_nxt),
+            rcv_nxt: field_or_zero!(self.0, tcp_rcv_nxt),
+            copied_seq: field_or_zero!(self.0, tcp_copied_seq),
+            shutdown: self.shutdown(),
+            pad: [0; 7],
+        }
+    }
+}
+
+/// Inode number of a network namespace by `struct net`.
+#[inline(always)]
+pub fn net_inum(net: u64) -> u32 {
+    field_or_zero!(net, net_inum)
+}
+
+/// The TIME_WAIT table of a namespace by its `struct inet_timewait_death_row`.
+#[inline(always)]
+pub fn death_row(row: u64, substate: u32) -> TimeWait {
+    // Since 6.1 a refcount, which the namespace itself holds once.
+    let used = match field!(row, tw_refcount) {
+        Some(count) => u32::saturating_sub(count, 1),
+        None => field_or_zero!(row, tw_count),
+    };
+    TimeWait { used, max: field_or_zero!(row, tw_max_buckets), substate, pad: 0 }
+}

@@ -1,0 +1,73 @@
+//! Every map, its size and why. Sizes of tables are defaults: user space sets them before loading.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf};
+use tcpwatch_common::counters::{HookCounters, NetnsCounters};
+use tcpwatch_common::flow::{Flow, PortKey};
+use tcpwatch_common::hook;
+use tcpwatch_common::owner::{Memory, Owner, PortOwner};
+use tcpwatch_common::record::Listen;
+
+/// Records on their way to user space. 4 MiB hold 6,500 resets, a tenth of a second of the fastest storm seen.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// The books, one row per hook.
+#[map]
+pub static COUNTERS: PerCpuArray<HookCounters> = PerCpuArray::with_max_entries(hook::COUNT as u32, 0);
+
+/// The books, per network namespace.
+#[map]
+pub static NETNS_COUNTERS: LruPerCpuHashMap<u32, NetnsCounters> = LruPerCpuHashMap::with_max_entries(4096, 0);
+
+/// What is known of each live socket, by its address. Emptied by `tcp_destroy_sock`; least recently used first when
+/// there are more sockets than entries, so that memory stays bounded.
+#[map]
+pub static LIVE: LruHashMap<u64, Memory> = LruHashMap::with_max_entries(65_536, 0);
+
+/// What was known of a connection when its socket closed, by its addresses: a late segment looks here.
+#[map]
+pub static DEAD: LruHashMap<Flow, Memory> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Owners of the sockets that were there before tcpwatch, by the socket's inode; filled once by user space.
+#[map]
+pub static SEEDS: HashMap<u64, Owner> = HashMap::with_max_entries(1, 0);
+
+/// Who listens on a port.
+#[map]
+pub static PORTS: LruHashMap<PortKey, PortOwner> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Arguments of a function between its kprobe and its kretprobe, a slot per hook.
+#[map]
+pub static CALLS: PerCpuArray<[u64; 4]> = PerCpuArray::with_max_entries(hook::COUNT as u32, 0);
+
+/// The SYN that `tcp_conn_request` is working on, on this CPU.
+#[map]
+pub static SYN: PerCpuArray<Syn> = PerCpuArray::with_max_entries(1, 0);
+
+/// The request or minisock that was removed last on this CPU.
+#[map]
+pub static REMOVED: PerCpuArray<Removed> = PerCpuArray::with_max_entries(2, 0);
+
+/// Value of [`SYN`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Syn {
+    /// The listener, 0 when none is at work.
+    pub sock: u64,
+    pub skb: u64,
+    pub listen: Listen,
+}
+
+/// Value of [`REMOVED`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Removed {
+    pub sock: u64,
+    pub at_ns: u64,
+}
+
+/// Row of [`REMOVED`] for half-open requests.
+pub const REMOVED_REQUEST: u32 = 0;
+/// Row of [`REMOVED`] for TIME_WAIT minisocks.
+pub const REMOVED_TIMEWAIT: u32 = 1;

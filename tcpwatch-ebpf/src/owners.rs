@@ -1,0 +1,210 @@
+//! What is remembered of sockets: their owner and their last states, alive and after their end.
+
+use crate::kernel::sock::Sock;
+use crate::kernel::task;
+use crate::maps::{DEAD, LIVE, PORTS, SEEDS};
+use tcpwatch_common::flow::{Flow, PortKey};
+use tcpwatch_common::owner::{Memory, Owner, PortOwner, STEPS, Step, how};
+use tcpwatch_common::state;
+
+/// Source of empty entries: 128 bytes are too many for the stack of a program that has other things on it.
+static EMPTY: Memory = Memory::EMPTY;
+static EMPTY_PORT: PortOwner = PortOwner {
+    owner: Memory::EMPTY.owner,
+    sockets: 0,
+    pad: 0,
+};
+const ANY: u64 = 0;
+
+/// The memory of a live socket, `None` if there is none yet.
+#[inline(always)]
+pub fn find(sock: Sock) -> Option<*mut Memory> {
+    LIVE.get_ptr_mut(&sock.0)
+}
+
+/// The memory of a socket, made and seeded when it is new.
+#[inline(always)]
+pub fn memory(sock: Sock) -> Option<*mut Memory> {
+    if let Some(known) = find(sock) {
+        return Some(known);
+    }
+    let fresh = renew(sock)?;
+    // SAFETY: a map value just found.
+    unsafe { seed(sock, &raw mut (*fresh).owner) };
+    Some(fresh)
+}
+
+/// An empty memory for a socket that begins a new life.
+#[inline(always)]
+pub fn renew(sock: Sock) -> Option<*mut Memory> {
+    let _ = LIVE.insert(&sock.0, &EMPTY, ANY);
+    find(sock)
+}
+
+/// Owner of a socket that was there before tcpwatch: by its inode, or, while nobody accepted it, by its listener's port.
+///
+/// # Safety
+/// `owner` must be writable.
+#[inline(always)]
+unsafe fn seed(sock: Sock, owner: *mut Owner) {
+    let inode = sock.inode();
+    if inode != 0 {
+        // SAFETY: written by user space before the programs were attached, never removed.
+        if let Some(known) = unsafe { SEEDS.get(&inode) } {
+            // SAFETY: by contract.
+            unsafe { *owner = *known };
+        }
+    } else if sock.state() != state::LISTEN && !sock.is_dead() {
+        // SAFETY: by contract.
+        unsafe { inherit_from_port(sock.netns(), sock.local_port(true), owner) };
+    }
+}
+
+/// The owner of the one listener on a port, as a child's.
+///
+/// # Safety
+/// `owner` must be writable.
+#[inline(always)]
+pub unsafe fn inherit_from_port(netns: u32, port: u16, owner: *mut Owner) {
+    let key = PortKey { netns, port: u32::from(port) };
+    // SAFETY: a torn read would mix two owners of a port; `sockets` says 1 only when there is one.
+    if let Some(listener) = unsafe { PORTS.get(&key) } {
+        if listener.sockets == 1 && listener.owner.how != how::NONE {
+            // SAFETY: by contract.
+            unsafe {
+                *owner = listener.owner;
+                (*owner).how = how::LISTENER;
+            }
+        }
+    }
+}
+
+/// The current process owns the socket. Nothing is written while it is known already.
+///
+/// # Safety
+/// `memory` must be a live map value.
+#[inline(always)]
+pub unsafe fn learn(memory: *mut Memory, how: u8) {
+    // SAFETY: by contract.
+    unsafe {
+        let owner = &raw mut (*memory).owner;
+        if (*owner).root_pid == task::root_pid() && (*owner).how != how::NONE {
+            // The same process: `accept` says more than what was inherited or found in /proc; a later read or write adds nothing.
+            if (*owner).how == how::LISTENER {
+                (*owner).how = how;
+            }
+            return;
+        }
+        if !task::is_kernel_thread() {
+            task::own(owner, how);
+        }
+    }
+}
+
+/// A read or write by the current process.
+#[inline(always)]
+pub fn used(sock: Sock) {
+    if let Some(memory) = memory(sock) {
+        // SAFETY: a map value just found.
+        unsafe { learn(memory, how::IO) };
+    }
+}
+
+/// The child waits in the listener's queue: until somebody accepts it, it belongs to whoever listens.
+#[inline(always)]
+pub fn inherit(listener: Sock, child: Sock) {
+    if !child.exists() {
+        return;
+    }
+    let Some(parent) = memory(listener) else { return };
+    let Some(memory) = memory(child) else { return };
+    // SAFETY: map values just found.
+    unsafe {
+        let known = (*memory).owner.how;
+        if (*parent).owner.how != how::NONE && (known == how::NONE || known == how::LISTENER) {
+            (*memory).owner = (*parent).owner;
+            (*memory).owner.how = how::LISTENER;
+        }
+    }
+}
+
+/// An inherited owner is only true while the socket waits in the listener's queue. Once it has a descriptor, or had one,
+/// somebody accepted it; if that was not seen, nobody is known.
+///
+/// # Safety
+/// `owner` must be writable.
+#[inline(always)]
+pub unsafe fn expire_inherited(owner: *mut Owner, has_file: bool, dead: bool) {
+    // SAFETY: by contract.
+    unsafe {
+        if (*owner).how == how::LISTENER && (has_file || dead) {
+            *owner = EMPTY.owner;
+        }
+    }
+}
+
+/// Adds a state to the history.
+///
+/// # Safety
+/// `memory` must be a live map value.
+#[inline(always)]
+pub unsafe fn step(memory: *mut Memory, state: u8, at_ns: u64) {
+    // SAFETY: by contract; the index is masked to the array's length.
+    unsafe {
+        let index = (*memory).step_count as usize & (STEPS - 1);
+        (&raw mut (*memory).steps).cast::<Step>().add(index).write(Step::new(state, at_ns));
+        (*memory).step_count += 1;
+    }
+}
+
+/// Files a closed connection under its addresses.
+///
+/// # Safety
+/// `memory` must be a live map value.
+#[inline(always)]
+pub unsafe fn bury(memory: *mut Memory, flow: &Flow, old_state: u8, now: u64) {
+    if flow.remote_port == 0 {
+        return;
+    }
+    // SAFETY: by contract.
+    unsafe {
+        (*memory).end_state = old_state;
+        (*memory).end_ns = now;
+        let _ = DEAD.insert(flow, &*memory, ANY);
+    }
+}
+
+/// Notes on a buried connection how it ended.
+#[inline(always)]
+pub fn note_end(flow: &Flow, end: u8, now: u64) {
+    if let Some(memory) = DEAD.get_ptr_mut(flow) {
+        // SAFETY: a map value just found; a plain store.
+        unsafe {
+            (*memory).end = end;
+            (*memory).end_ns = now;
+        }
+    }
+}
+
+/// A socket began (`sockets` +1) or ceased (-1) to listen on its port.
+#[inline(always)]
+pub fn listening(sock: Sock, memory: *mut Memory, begins: bool) {
+    let key = PortKey { netns: sock.netns(), port: u32::from(sock.local_port(true)) };
+    if PORTS.get_ptr_mut(&key).is_none() && begins {
+        let _ = PORTS.insert(&key, &EMPTY_PORT, ANY);
+    }
+    let Some(port) = PORTS.get_ptr_mut(&key) else { return };
+    // SAFETY: map values just found.
+    unsafe {
+        if begins {
+            (*port).sockets += 1;
+            (*port).owner = (*memory).owner;
+        } else if (*port).sockets <= 1 {
+            let _ = PORTS.remove(&key);
+        } else {
+            (*port).sockets -= 1;
+            // One of several went, and which one stays is not known from here: nobody, rather than the wrong one.
+            (*port).owner = EMPTY.owner;
+        }
+    }
+}
