@@ -271,7 +271,9 @@ fn as_root(program: &Path) -> Result<Command> {
 fn in_guest(kernel: &Kernel, rung: &'static str, args: &[&str], names: &str, dist: &Dist) -> Column {
     let title = if rung.is_empty() { kernel.name.clone() } else { format!("{} {rung}", kernel.name) };
     let extra = args.iter().map(|arg| cmd::quote(arg)).collect::<Vec<_>>().join(" ");
-    let line = format!("tcpwatch-scenario run {names} --family both --tcpwatch /bin/tcpwatch {extra}");
+    // A guest is thrown away, so the limits of the whole machine may be tried too.
+    let line =
+        format!("tcpwatch-scenario run {names} --global --family both --tcpwatch /bin/tcpwatch {extra}");
     let guest = Guest::new(kernel)
         .file(&dist.tcpwatch, "/bin/tcpwatch")
         .file(&dist.scenario, "/bin/tcpwatch-scenario")

@@ -75,7 +75,18 @@ pub(super) struct Line {
 
 /// What `tcpwatch-scenario run` printed. Its closing line must be there and agree with the others: half an output is none.
 pub(super) fn scenarios(output: &str) -> Result<Vec<Line>> {
-    let lines: Vec<_> = output.lines().filter_map(scenario).collect();
+    let mut lines: Vec<Line> = Vec::new();
+    for text in output.lines() {
+        match (scenario(text), lines.last_mut()) {
+            (Some(line), _) => lines.push(line),
+            // More that is wrong with the scenario above.
+            (None, Some(line)) if line.outcome == Outcome::Failed && text.starts_with("       ") => {
+                line.note.push_str("; ");
+                line.note.push_str(text.trim());
+            }
+            _ => {}
+        }
+    }
     let closing = output.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let said = closing_line(closing)
         .with_context(|| format!("the closing line is missing; the last one is `{closing}`"))?;
@@ -252,6 +263,8 @@ mod tests {
 noise before
 ok   closed-port v4
 FAIL closed-port v6: no event: rst_sent
+       its books do not balance
+played: something else
 n/a  mptcp-fastclose v4: kernel without MPTCP
 1 passed, 1 failed, 1 skipped
 ";
@@ -271,7 +284,7 @@ n/a  mptcp-fastclose v4: kernel without MPTCP
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0].name, "closed-port");
         assert_eq!(lines[1].outcome, Outcome::Failed);
-        assert_eq!(lines[1].note, "no event: rst_sent");
+        assert_eq!(lines[1].note, "no event: rst_sent; its books do not balance");
         assert_eq!(lines[2].family, "v4");
         assert_eq!(tally(&lines).to_string(), "1 passed, 1 failed, 1 skipped");
     }
@@ -313,7 +326,7 @@ passed           1        0
 failed           1        1
 seconds          61       61
 
-FAIL 5.10: closed-port v6: no event: rst_sent
+FAIL 5.10: closed-port v6: no event: rst_sent; its books do not balance
 FAIL 6.12 kprobe: crashed
 n/a  mptcp-fastclose: kernel without MPTCP (5.10)
 ";
