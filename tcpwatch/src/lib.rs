@@ -1,2 +1,6 @@
 //! The library of tcpwatch.
 pub mod host;
+pub mod cli;
+pub mod decode;
+pub mod kernel;
+pub mod source;

@@ -3,7 +3,6 @@
 //! [`Facts::read`] collects, [`judge`] decides; the second is pure.
 
 use super::Host;
-use serde::Serialize;
 use std::fs;
 use std::path::Path;
 
@@ -22,7 +21,7 @@ const INITIAL_USER: &str = "user:[4026531837]";
 const INITIAL_PID: &str = "pid:[4026531836]";
 
 /// One prerequisite.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// What was looked at, and how it stands.
     pub what: String,
@@ -33,6 +32,19 @@ pub struct Finding {
     pub effect: String,
     /// What to do about it; empty when `ok`.
     pub hint: String,
+}
+
+/// What became of one kernel hook.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookStatus {
+    /// The kernel's name of the function or tracepoint.
+    pub name: String,
+    /// How it was attached: `fentry`, `raw_tp`, `kprobe`, …; `None`: not at all.
+    pub attached: Option<String>,
+    /// What was tried before that, and why it failed.
+    pub tried: Vec<(String, String)>,
+    /// What is not seen without it.
+    pub loses: String,
 }
 
 /// Kernel lockdown (`/sys/kernel/security/lockdown`).

@@ -1,0 +1,169 @@
+//! The command line: what was typed, checked against the host, as values.
+//!
+//! [`parse`] prints nothing and ends nothing: `main` does, with [`Parsed`] or [`Error`] in hand.
+
+mod args;
+pub mod doctor;
+mod lookup;
+mod options;
+mod values;
+
+pub use options::{Attach, Color, DoctorOptions, TraceOptions};
+
+use crate::host::Host;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::ffi::OsString;
+use std::fmt;
+use std::process::ExitCode;
+
+/// How tcpwatch ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Ok = 0,
+    /// It could not do what it was asked for; what was asked for was sensible.
+    Failed = 1,
+    /// What was typed makes no sense.
+    Usage = 2,
+    /// `--strict`, and events were lost.
+    Lost = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    Trace(TraceOptions),
+    Doctor(DoctorOptions),
+    /// Print the page `docs/hooks.md`, made from the table.
+    DocsHooks,
+}
+
+/// What comes of a command line that is in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parsed {
+    Run(Command),
+    /// Help or version: for standard output, and that is all.
+    Print(String),
+}
+
+/// What is wrong, on which object, and as the last line what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub what: String,
+    pub hint: String,
+    pub exit: Exit,
+}
+
+impl Error {
+    fn usage(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: hint.into(), exit: Exit::Usage }
+    }
+
+    fn failed(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: hint.into(), exit: Exit::Failed }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}\nhint: {}", self.what, self.hint)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Reads a command line, program name first. Pids, namespaces and cgroups that it names are looked up on `host`.
+pub fn parse(
+    line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    host: &Host,
+) -> Result<Parsed, Error> {
+    match args::read(line) {
+        Ok(typed) => options::check(typed, host).map(Parsed::Run),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Ok(Parsed::Print(error.to_string())),
+            _ => Err(from_clap(&error)),
+        },
+    }
+}
+
+/// The page of `tcpwatch --help`, for the documentation.
+pub fn help() -> String {
+    args::help()
+}
+
+/// In our own form: the parser's has the hint in the middle and a usage line nobody asked for.
+fn from_clap(error: &clap::Error) -> Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str),
+        _ => None,
+    };
+    let all = |kind| match error.get(kind) {
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let wrong = text(ContextKind::InvalidArg);
+    let see_help = "`tcpwatch --help` lists commands and options".to_owned();
+    let (what, hint) = match (error.kind(), wrong) {
+        (ErrorKind::UnknownArgument, Some(wrong)) if !wrong.starts_with('-') => {
+            (format!("unknown command `{wrong}`"), did_you_mean(wrong).unwrap_or(see_help))
+        }
+        (ErrorKind::UnknownArgument, Some(wrong)) => {
+            let near = text(ContextKind::SuggestedArg);
+            (
+                format!("unknown option `{wrong}`"),
+                near.map_or(see_help, |near| format!("did you mean `{near}`?")),
+            )
+        }
+        (ErrorKind::InvalidSubcommand, _) => {
+            let wrong = text(ContextKind::InvalidSubcommand).unwrap_or_default();
+            (format!("unknown command `{wrong}`"), did_you_mean(wrong).unwrap_or(see_help))
+        }
+        (ErrorKind::ArgumentConflict, Some(wrong)) => match text(ContextKind::PriorArg) {
+            Some(prior) if prior == wrong => (format!("`{wrong}` is given twice"), "give it once".to_owned()),
+            Some(prior) => {
+                (format!("`{wrong}` and `{prior}` exclude each other"), "give one of them".to_owned())
+            }
+            None => (format!("`{wrong}` cannot be used here"), see_help),
+        },
+        (ErrorKind::ArgumentConflict, None) => {
+            let command = text(ContextKind::InvalidSubcommand).unwrap_or("the command");
+            (
+                format!("options of `trace` stand before `{command}`"),
+                format!("options go behind the command: `tcpwatch {command} …`"),
+            )
+        }
+        (ErrorKind::InvalidValue, Some(wrong)) => {
+            let valid = all(ContextKind::ValidValue);
+            match text(ContextKind::InvalidValue).filter(|value| !value.is_empty()) {
+                Some(value) => (format!("`{value}` is not a value of `{wrong}`"), format!("one of: {valid}")),
+                None if valid.is_empty() => (format!("`{wrong}` needs a value"), see_help),
+                None => (format!("`{wrong}` needs a value"), format!("one of: {valid}")),
+            }
+        }
+        _ => {
+            let rendered = error.to_string();
+            let first = rendered.lines().next().unwrap_or_default();
+            (first.strip_prefix("error: ").unwrap_or(first).to_owned(), see_help)
+        }
+    };
+    Error::usage(what, hint)
+}
+
+/// The parser would suggest hidden commands, too.
+fn did_you_mean(command: &str) -> Option<String> {
+    let near = values::nearest(command, args::COMMANDS.into_iter())?;
+    Some(format!("did you mean `{near}`?"))
+}
+
+#[cfg(test)]
+mod tests;

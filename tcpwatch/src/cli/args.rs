@@ -1,0 +1,154 @@
+//! What may be typed. Values stay text here; [`super::options`] gives them their meaning, because most errors are about
+//! the host and not about the form.
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+/// The commands that are shown.
+pub(super) const COMMANDS: [&str; 2] = ["trace", "doctor"];
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "tcpwatch",
+    version,
+    about = "Names the process, the socket and the cause behind every TCP reset and every refused connection.",
+    override_usage = "tcpwatch [trace] [OPTIONS]\n       tcpwatch doctor [--json]",
+    after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 events were lost under --strict.",
+    help_template = TEMPLATE,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+pub(super) struct Typed {
+    #[command(subcommand)]
+    pub(super) command: Option<Sub>,
+    #[command(flatten)]
+    pub(super) trace: TraceArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Sub {
+    /// Stream events, one line each, the cause under it (the default)
+    #[command(help_template = TEMPLATE)]
+    Trace(TraceArgs),
+    /// Tell what this kernel and these privileges let tcpwatch see, and what to do about the rest
+    #[command(help_template = TEMPLATE)]
+    Doctor(DoctorArgs),
+    /// Print pages of the documentation that are made from tables
+    #[command(hide = true)]
+    Docs {
+        #[command(subcommand)]
+        page: Page,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Page {
+    /// The kernel hooks and what is lost without each
+    Hooks,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TraceArgs {
+    /// Only sockets of this process
+    #[arg(short, long, help_heading = "Filter")]
+    pub(super) pid: Option<String>,
+    /// Only these local ports, up to 8
+    #[arg(short = 'L', long, value_name = "PORT[,PORT]", help_heading = "Filter")]
+    pub(super) lport: Vec<String>,
+    /// Only these remote ports, up to 8
+    #[arg(short = 'D', long, value_name = "PORT[,PORT]", help_heading = "Filter")]
+    pub(super) rport: Vec<String>,
+    /// Only IPv4
+    #[arg(short = '4', long = "ipv4", conflicts_with = "v6", help_heading = "Filter")]
+    pub(super) v4: bool,
+    /// Only IPv6
+    #[arg(short = '6', long = "ipv6", help_heading = "Filter")]
+    pub(super) v6: bool,
+    /// Only one network namespace: INODE, PATH, pid:PID or a NAME of `ip netns`
+    #[arg(long, value_name = "NS", help_heading = "Filter")]
+    pub(super) netns: Option<String>,
+    /// Only one cgroup (v2), without those below it: PATH or ID
+    #[arg(long, help_heading = "Filter")]
+    pub(super) cgroup: Option<String>,
+    /// rst, listen, tw, drop, state, retransmit or all [default: rst,listen,tw]
+    #[arg(long, value_name = "LIST", help_heading = "Filter")]
+    pub(super) events: Vec<String>,
+
+    /// Stop after N events
+    #[arg(short, long, value_name = "N", help_heading = "Output")]
+    pub(super) count: Option<String>,
+    /// Stop after this time: 500ms, 30s, 5m, 1h
+    #[arg(long = "for", value_name = "TIME", help_heading = "Output")]
+    pub(super) duration: Option<String>,
+    /// Add the kernel stack to each event
+    #[arg(short = 'k', long, help_heading = "Output")]
+    pub(super) stack: bool,
+    /// One JSON object a line
+    #[arg(long, help_heading = "Output")]
+    pub(super) json: bool,
+    /// auto, always or never [default: auto]
+    #[arg(long, value_name = "WHEN", help_heading = "Output")]
+    pub(super) color: Option<String>,
+    /// Exit with status 3 if events were lost
+    #[arg(long, help_heading = "Output")]
+    pub(super) strict: bool,
+
+    /// Attach by auto, fentry, kprobe or tracepoint alone [default: auto]
+    #[arg(long, value_name = "HOW", help_heading = "Kernel")]
+    pub(super) attach: Option<String>,
+    /// Types (BTF) of the running kernel, where it does not show them itself
+    #[arg(long, value_name = "FILE", help_heading = "Kernel")]
+    pub(super) btf: Option<PathBuf>,
+    /// Ring buffer for events, a power of two [default: 4M]
+    #[arg(long, value_name = "SIZE", help_heading = "Kernel")]
+    pub(super) buffer: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// One JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Types (BTF) of the running kernel, where it does not show them itself
+    #[arg(long, value_name = "FILE")]
+    pub(super) btf: Option<PathBuf>,
+}
+
+pub(super) fn read(
+    line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Typed, clap::Error> {
+    Typed::try_parse_from(line)
+}
+
+pub(super) fn help() -> String {
+    Typed::command().term_width(100).render_help().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Typed::command().debug_assert();
+        let shown = Typed::command();
+        let shown = shown
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+            .map(|command| command.get_name());
+        assert!(shown.eq(COMMANDS));
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let help = help();
+        assert!(help.lines().count() <= 40, "{} lines:\n{help}", help.lines().count());
+        for line in help.lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
+}

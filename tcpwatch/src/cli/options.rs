@@ -1,0 +1,203 @@
+//! What was typed, checked and with its meaning.
+
+use super::args::{DoctorArgs, Page, Sub, TraceArgs, Typed};
+use super::{Command, Error, lookup, values};
+use crate::host::Host;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tcpwatch_common::filter::{Filter, PORTS};
+
+/// Ring buffer in bytes when nobody says otherwise: some thousand events.
+const DEFAULT_BUFFER: u32 = 4 << 20;
+
+/// Which rungs of the attach ladder may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// The best that the host grants, hook by hook.
+    #[default]
+    Auto,
+    Fentry,
+    Kprobe,
+    Tracepoint,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    /// `no_color`: the environment has a `NO_COLOR` that is not empty (<https://no-color.org>).
+    pub fn is_on(self, terminal: bool, no_color: bool) -> bool {
+        match self {
+            Self::Auto => terminal && !no_color,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
+/// `tcpwatch trace`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceOptions {
+    /// What the kernel side lets through.
+    pub filter: Filter,
+    /// Bits of [`tcpwatch_common::config::deliver`].
+    pub deliver: u32,
+    /// Show the kernel stack.
+    pub stack: bool,
+    /// Stop after so many events.
+    pub count: Option<u64>,
+    /// Stop after so long.
+    pub duration: Option<Duration>,
+    pub json: bool,
+    pub color: Color,
+    /// Lost events make the exit status [`super::Exit::Lost`].
+    pub strict: bool,
+    pub attach: Attach,
+    /// BTF of the running kernel; `None`: from `/sys/kernel/btf/vmlinux`.
+    pub btf: Option<PathBuf>,
+    /// Bytes of the ring buffer, a power of two and a multiple of 64 KiB.
+    pub buffer: u32,
+}
+
+impl Default for TraceOptions {
+    fn default() -> Self {
+        Self {
+            filter: Filter::NONE,
+            deliver: values::DEFAULT_EVENTS,
+            stack: false,
+            count: None,
+            duration: None,
+            json: false,
+            color: Color::Auto,
+            strict: false,
+            attach: Attach::Auto,
+            btf: None,
+            buffer: DEFAULT_BUFFER,
+        }
+    }
+}
+
+/// `tcpwatch doctor`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DoctorOptions {
+    pub json: bool,
+    /// As in [`TraceOptions::btf`].
+    pub btf: Option<PathBuf>,
+}
+
+pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
+    Ok(match typed.command {
+        None => Command::Trace(trace(typed.trace, host)?),
+        Some(Sub::Trace(args)) => Command::Trace(trace(args, host)?),
+        Some(Sub::Doctor(DoctorArgs { json, btf })) => {
+            readable(btf.as_deref())?;
+            Command::Doctor(DoctorOptions { json, btf })
+        }
+        Some(Sub::Docs { page: Page::Hooks }) => Command::DocsHooks,
+    })
+}
+
+fn trace(args: TraceArgs, host: &Host) -> Result<TraceOptions, Error> {
+    // Spelt out, so that a new flag cannot be forgotten here.
+    let TraceArgs {
+        pid,
+        lport,
+        rport,
+        v4,
+        v6,
+        netns,
+        cgroup,
+        events,
+        count,
+        duration,
+        stack,
+        json,
+        color,
+        strict,
+        attach,
+        btf,
+        buffer,
+    } = args;
+    let default = TraceOptions::default();
+    let mut filter = Filter {
+        active: 0,
+        pid: pid.map_or(Ok(0), |text| lookup::pid(host, &text))?,
+        family: if v4 {
+            4
+        } else if v6 {
+            6
+        } else {
+            0
+        },
+        netns: netns.map_or(Ok(0), |text| lookup::netns(host, &text))?,
+        cgroup: cgroup.map_or(Ok(0), |text| lookup::cgroup(host, &text))?,
+        local_ports: values::ports("--lport", &lport)?,
+        remote_ports: values::ports("--rport", &rport)?,
+    };
+    filter.active = u32::from(filter != Filter::NONE);
+    readable(btf.as_deref())?;
+    Ok(TraceOptions {
+        filter,
+        deliver: values::events(&events)?,
+        stack,
+        count: count.map(|text| values::count("--count", &text)).transpose()?,
+        duration: duration.map(|text| values::duration("--for", &text)).transpose()?,
+        json,
+        color: choice(
+            "--color",
+            color,
+            [("auto", Color::Auto), ("always", Color::Always), ("never", Color::Never)],
+        )?,
+        strict,
+        attach: choice(
+            "--attach",
+            attach,
+            [
+                ("auto", Attach::Auto),
+                ("fentry", Attach::Fentry),
+                ("kprobe", Attach::Kprobe),
+                ("tracepoint", Attach::Tracepoint),
+            ],
+        )?,
+        btf,
+        buffer: buffer.map_or(Ok(default.buffer), |text| values::buffer("--buffer", &text))?,
+    })
+}
+
+/// One of a few words; the first of them when nothing was said.
+fn choice<T: Copy, const N: usize>(
+    flag: &str,
+    text: Option<String>,
+    words: [(&str, T); N],
+) -> Result<T, Error> {
+    let Some(text) = text else { return Ok(words[0].1) };
+    let known = || words.iter().map(|(word, _)| *word);
+    let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+    found.ok_or_else(|| {
+        let hint = match values::nearest(&text, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("one of: {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        Error::usage(format!("`{text}` is not a value of `{flag}`"), hint)
+    })
+}
+
+fn readable(btf: Option<&Path>) -> Result<(), Error> {
+    let Some(path) = btf else { return Ok(()) };
+    match std::fs::File::open(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::failed(
+            format!("cannot read the BTF file {}: {error}", path.display()),
+            "it must be the raw BTF of the running kernel, as pahole or the BTF hub give it",
+        )),
+    }
+}
+
+/// Compile-time reminder: the help says "up to 8".
+const _: () = assert!(PORTS == 8);

@@ -1,0 +1,137 @@
+//! Command lines and what comes of them.
+
+use super::*;
+use crate::host::fake::{Process, Tree};
+use std::time::Duration;
+use tcpwatch_common::config::deliver;
+use tcpwatch_common::filter::Filter;
+
+fn host() -> Tree {
+    let tree = Tree::new();
+    tree.process(5, &Process::PLAIN);
+    tree
+}
+
+fn parsed(line: &str) -> Result<Parsed, Error> {
+    parse(std::iter::once("tcpwatch").chain(line.split_whitespace()), &host().host())
+}
+
+fn trace(line: &str) -> TraceOptions {
+    match parsed(line) {
+        Ok(Parsed::Run(Command::Trace(options))) => options,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn trace_is_what_happens_without_a_command() {
+    assert_eq!(trace(""), TraceOptions::default());
+    assert_eq!(trace("-p 5 --json"), trace("trace -p 5 --json"));
+    assert_eq!(trace("-p5").filter, Filter { active: 1, pid: 5, ..Filter::NONE });
+}
+
+#[test]
+fn every_flag_arrives() {
+    let options = trace(
+        "-p 5 -L 80,443 -L 8080 -D 40000 -6 -k -c 10 --for 5m --netns 77 --cgroup 9 --json \
+         --events rst,state --attach kprobe --btf /dev/null --buffer 1M --strict --color never",
+    );
+    let expected = TraceOptions {
+        filter: Filter {
+            active: 1,
+            pid: 5,
+            family: 6,
+            netns: 77,
+            cgroup: 9,
+            local_ports: [80, 443, 8080, 0, 0, 0, 0, 0],
+            remote_ports: [40000, 0, 0, 0, 0, 0, 0, 0],
+        },
+        deliver: deliver::RST | deliver::STATE,
+        stack: true,
+        count: Some(10),
+        duration: Some(Duration::from_secs(300)),
+        json: true,
+        color: Color::Never,
+        strict: true,
+        attach: Attach::Kprobe,
+        btf: Some("/dev/null".into()),
+        buffer: 1 << 20,
+    };
+    assert_eq!(options, expected);
+    assert_eq!(trace("-4").filter.family, 4);
+    assert_eq!(trace("--ipv4 --lport=80 --pid=5").filter.local_ports[0], 80);
+}
+
+#[test]
+fn doctor_and_docs_have_their_own_options() {
+    let doctor = |json| Ok(Parsed::Run(Command::Doctor(DoctorOptions { json, btf: None })));
+    assert_eq!(parsed("doctor"), doctor(false));
+    assert_eq!(parsed("doctor --json"), doctor(true));
+    assert_eq!(parsed("docs hooks"), Ok(Parsed::Run(Command::DocsHooks)));
+}
+
+#[test]
+fn help_and_version_are_printed_not_run() {
+    for line in ["-h", "--help", "trace --help", "doctor --help", "-V", "--version"] {
+        assert!(matches!(parsed(line), Ok(Parsed::Print(_))), "{line}");
+    }
+    let Ok(Parsed::Print(version)) = parsed("-V") else { panic!() };
+    assert_eq!(version, format!("tcpwatch {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn colour_is_for_terminals_unless_told() {
+    for (color, terminal, no_color, on) in [
+        (Color::Auto, true, false, true),
+        (Color::Auto, false, false, false),
+        (Color::Auto, true, true, false),
+        (Color::Always, false, true, true),
+        (Color::Never, true, false, false),
+    ] {
+        assert_eq!(color.is_on(terminal, no_color), on, "{color:?} {terminal} {no_color}");
+    }
+}
+
+#[test]
+fn bad_lines_say_what_is_wrong_and_what_to_do() {
+    let mut failures = Vec::new();
+    for (line, what, hint, exit) in [
+        ("--jsn", "unknown option `--jsn`", "`--json`", Exit::Usage),
+        ("--xyzzy", "unknown option `--xyzzy`", "--help", Exit::Usage),
+        ("docter", "unknown command `docter`", "`doctor`", Exit::Usage),
+        ("xyzzy", "unknown command `xyzzy`", "--help", Exit::Usage),
+        ("trace port 80", "unknown command `port`", "--help", Exit::Usage),
+        ("-p", "`--pid <PID>` needs a value", "--help", Exit::Usage),
+        ("-p 5 -p 5", "`--pid <PID>` is given twice", "once", Exit::Usage),
+        ("-p 77", "no process with pid 77", "ps -e", Exit::Failed),
+        ("-p nginx", "`nginx` is not a pid", "ps -e", Exit::Usage),
+        ("-4 -6", "exclude each other", "one of them", Exit::Usage),
+        ("-L http", "`http` is not a port, in `--lport`", "65535", Exit::Usage),
+        ("-D 70000", "`70000` is not a port, in `--rport`", "65535", Exit::Usage),
+        ("-L 1,2,3,4,5,6,7,8,9", "more than 8 ports in `--lport`", "8 at most", Exit::Usage),
+        ("--for soon", "`soon` is not a time", "30s", Exit::Usage),
+        ("--for 0", "no time at all", "30s", Exit::Usage),
+        ("-c 0", "`0` is not a number of events", "from 1", Exit::Usage),
+        ("-c -1", "unknown option `-1`", "--help", Exit::Usage),
+        ("--events lisen", "unknown event `lisen`", "`listen`", Exit::Usage),
+        ("--events rst,leak", "`leak` is not available in this version", "one of: rst", Exit::Usage),
+        ("--attach ftrace", "`ftrace` is not a value of `--attach`", "fentry", Exit::Usage),
+        ("--color sometimes", "`sometimes` is not a value of `--color`", "one of: auto", Exit::Usage),
+        ("--buffer 3M", "no power of two", "--buffer 4M", Exit::Usage),
+        ("--netns blue", "no network namespace named `blue`", "ip netns", Exit::Failed),
+        ("--cgroup /x", "cgroup v2 is not mounted", "mount", Exit::Failed),
+        ("--btf /no/such/file", "cannot read the BTF file /no/such/file", "running kernel", Exit::Failed),
+        ("-p 5 doctor", "options of `trace` stand before `doctor`", "tcpwatch doctor", Exit::Usage),
+        ("doctor -p 5", "unknown option `-p`", "--help", Exit::Usage),
+        ("--json=yes", "--json", "--help", Exit::Usage),
+    ] {
+        let error = match parsed(line) {
+            Err(error) => error,
+            Ok(parsed) => panic!("{line}: {parsed:?}"),
+        };
+        if !error.what.contains(what) || !error.hint.contains(hint) || error.exit != exit {
+            failures.push(format!("{line}\n{error}\n{:?}", error.exit));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}

@@ -1,0 +1,282 @@
+//! Text to values: times, sizes, ports, event names. Each error says which text it is about.
+
+use super::Error;
+use std::time::Duration;
+use tcpwatch_common::config::deliver;
+use tcpwatch_common::filter::PORTS;
+
+/// Names of `--events` and what they ask the kernel side for.
+const EVENTS: [(&str, u32); 6] = [
+    ("rst", deliver::RST),
+    ("listen", deliver::LISTEN),
+    ("tw", deliver::TW),
+    ("drop", deliver::DROP),
+    ("state", deliver::STATE),
+    ("retransmit", deliver::RETRANSMIT),
+];
+
+/// What is shown when nobody says otherwise: events that each mean trouble.
+pub(super) const DEFAULT_EVENTS: u32 = deliver::RST | deliver::LISTEN | deliver::TW;
+
+/// Smallest ring buffer in bytes: room for some dozens of events, and a multiple of every architecture's page.
+const MIN_BUFFER: u64 = 64 << 10;
+
+/// Largest one: the kernel takes the size as 32 bits.
+const MAX_BUFFER: u64 = 1 << 30;
+
+pub(super) fn events(lists: &[String]) -> Result<u32, Error> {
+    if lists.is_empty() {
+        return Ok(DEFAULT_EVENTS);
+    }
+    let mut bits = 0;
+    for name in lists.iter().flat_map(|list| list.split(',')) {
+        bits |= event(name.trim())?;
+    }
+    Ok(bits)
+}
+
+fn event(name: &str) -> Result<u32, Error> {
+    if name == "all" {
+        return Ok(EVENTS.iter().fold(0, |bits, (_, bit)| bits | bit));
+    }
+    if let Some((_, bit)) = EVENTS.iter().find(|(known, _)| *known == name) {
+        return Ok(*bit);
+    }
+    let names = || EVENTS.map(|(known, _)| known).join(", ");
+    if name == "leak" {
+        return Err(Error::usage(
+            "event `leak` is not available in this version",
+            format!("one of: {}, all", names()),
+        ));
+    }
+    let known = EVENTS.iter().map(|(known, _)| *known).chain(["all"]);
+    let hint = match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("one of: {}, all", names()),
+    };
+    Err(Error::usage(format!("unknown event `{name}`"), hint))
+}
+
+/// What a name was probably meant to be: at most two letters away, or begun like it.
+pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    let is_near = |(distance, known): &(usize, &str)| {
+        *distance <= 2.min(known.len() - 1)
+            || (name.len() >= 2 && (known.starts_with(&name) || name.starts_with(known)))
+    };
+    known
+        .map(|known| (distance(&name, known), known))
+        .filter(is_near)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|n| n.1)
+}
+
+/// Letters to change, add or drop (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let change = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A list of ports as the filter holds it; `flag` is for the error.
+pub(super) fn ports(flag: &str, lists: &[String]) -> Result<[u16; PORTS], Error> {
+    let mut ports = [0; PORTS];
+    let mut count = 0;
+    for text in lists.iter().flat_map(|list| list.split(',')).map(str::trim) {
+        let port = text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+            Error::usage(
+                format!("`{text}` is not a port, in `{flag}`"),
+                "ports are numbers from 1 to 65535, with commas between",
+            )
+        })?;
+        if ports[..count].contains(&port) {
+            continue;
+        }
+        if count == PORTS {
+            return Err(Error::usage(
+                format!("more than {PORTS} ports in `{flag}`"),
+                format!("name {PORTS} at most, or leave `{flag}` away and filter the output"),
+            ));
+        }
+        ports[count] = port;
+        count += 1;
+    }
+    Ok(ports)
+}
+
+/// `500ms`, `30s`, `5m`, `1h`, or plain seconds.
+pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Error> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_ms: Option<u64> = match &text[digits.len()..] {
+        "ms" => Some(1),
+        "" | "s" => Some(1_000),
+        "m" | "min" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let number = whole(digits);
+    match unit_ms.zip(number).and_then(|(unit, number)| unit.checked_mul(number)) {
+        Some(0) => Err(Error::usage(
+            format!("`{flag} {text}` is no time at all"),
+            format!("for instance `{flag} 30s`"),
+        )),
+        Some(ms) => Ok(Duration::from_millis(ms)),
+        None => Err(Error::usage(
+            format!("`{text}` is not a time, in `{flag}`"),
+            format!("a whole number with ms, s, m or h: for instance `{flag} 30s`"),
+        )),
+    }
+}
+
+/// A size of the ring buffer in bytes: `4M`, `512K`, `1GiB`.
+pub(super) fn buffer(flag: &str, text: &str) -> Result<u32, Error> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => Some(0),
+        "k" | "kb" | "kib" => Some(10),
+        "m" | "mb" | "mib" => Some(20),
+        "g" | "gb" | "gib" => Some(30),
+        _ => None,
+    };
+    let size = shift.zip(whole(digits)).and_then(|(shift, number)| number.checked_mul(1 << shift));
+    let Some(size) = size else {
+        return Err(Error::usage(
+            format!("`{text}` is not a size, in `{flag}`"),
+            format!("a power of two with K, M or G: for instance `{flag} 4M`"),
+        ));
+    };
+    if !(MIN_BUFFER..=MAX_BUFFER).contains(&size) {
+        return Err(Error::usage(
+            format!("a ring buffer of {text} is out of range, in `{flag}`"),
+            format!("from {} to {}", readable(MIN_BUFFER), readable(MAX_BUFFER)),
+        ));
+    }
+    match u32::try_from(size) {
+        Ok(size) if size.is_power_of_two() => Ok(size),
+        _ => Err(Error::usage(
+            format!("a ring buffer of {text} is no power of two, in `{flag}`"),
+            format!("the next one: `{flag} {}`", readable(size.next_power_of_two())),
+        )),
+    }
+}
+
+fn readable(size: u64) -> String {
+    let (shift, unit) = [(30, "G"), (20, "M"), (10, "K")]
+        .into_iter()
+        .find(|(shift, _)| size.is_multiple_of(1 << shift))
+        .unwrap_or((0, ""));
+    format!("{}{unit}", size >> shift)
+}
+
+/// A count of at least 1.
+pub(super) fn count(flag: &str, text: &str) -> Result<u64, Error> {
+    whole(text).filter(|count| *count > 0).ok_or_else(|| {
+        Error::usage(format!("`{text}` is not a number of events, in `{flag}`"), "a whole number from 1")
+    })
+}
+
+/// Digits only: Rust's own parser takes a sign, too.
+pub(super) fn whole(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, ms) in [
+            ("30s", 30_000),
+            ("30", 30_000),
+            ("5m", 300_000),
+            ("5min", 300_000),
+            ("1h", 3_600_000),
+            ("500ms", 500),
+        ] {
+            assert_eq!(duration("--for", text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "1d",
+            "-5s",
+            "+5s",
+            "1.5h",
+            "5 s",
+            "0",
+            "0ms",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
+            assert!(duration("--for", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_powers_of_two() {
+        for (text, size) in
+            [("4M", 4 << 20), ("512K", 512 << 10), ("1GiB", 1 << 30), ("65536", 65536), ("8mb", 8 << 20)]
+        {
+            assert_eq!(buffer("--buffer", text), Ok(size), "{text}");
+        }
+        for (text, hint) in
+            [("3M", "4M"), ("100000", "128K"), ("2G", "1G"), ("4K", "64K"), ("big", "4M"), ("", "4M")]
+        {
+            let error = buffer("--buffer", text).unwrap_err();
+            assert!(error.hint.contains(hint), "{text}: {}", error.hint);
+        }
+    }
+
+    #[test]
+    fn ports_are_collected_once_each() {
+        let lists = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(ports("-L", &[]), Ok([0; PORTS]));
+        assert_eq!(ports("-L", &lists(&["80, 443", "80", "8080"])), Ok([80, 443, 8080, 0, 0, 0, 0, 0]));
+        assert!(ports("-L", &lists(&["1,2,3,4,5,6,7,8"])).is_ok());
+        for text in ["0", "65536", "http", "", "80,", "-1", "1,2,3,4,5,6,7,8,9"] {
+            assert!(ports("-L", &lists(&[text])).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn near_misses_of_event_names_are_recognised() {
+        for (name, near) in [
+            ("rts", Some("rst")),
+            ("reset", Some("rst")),
+            ("RST", Some("rst")),
+            ("lsten", Some("listen")),
+            ("listener", Some("listen")),
+            ("drops", Some("drop")),
+            ("states", Some("state")),
+            ("retrans", Some("retransmit")),
+            ("twx", Some("tw")),
+            ("xyzzy", None),
+            ("", None),
+        ] {
+            let known = EVENTS.iter().map(|(known, _)| *known);
+            assert_eq!(nearest(name, known), near, "{name}");
+        }
+    }
+
+    #[test]
+    fn event_lists_become_bits() {
+        assert_eq!(events(&[]), Ok(DEFAULT_EVENTS));
+        assert_eq!(
+            events(&["rst,state".into(), "drop".into()]),
+            Ok(deliver::RST | deliver::STATE | deliver::DROP)
+        );
+        assert_eq!(events(&["all".into()]), Ok(0b11_1111));
+        assert!(events(&["rst,".into()]).is_err());
+        assert!(events(&["leak".into()]).unwrap_err().what.contains("not available in this version"));
+    }
+}
