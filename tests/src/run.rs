@@ -143,6 +143,10 @@ fn play(part: &Part, gate: &Gate) -> Played {
             }
         };
         let outcome = (part.scenario.play)(&mut stage).and_then(|()| stage.settle());
+        let outcome = outcome.map_err(|error| match error.downcast::<NotHere>() {
+            Ok(lack) => lack.into(),
+            Err(error) => anyhow::anyhow!("{error:#}; {}", stage.books().unwrap_or_default()),
+        });
         let until = sys::monotonic_ns();
         stage.early_is_over();
         stage.dismiss();
