@@ -236,23 +236,18 @@ fn unit() -> Result<Tally> {
 fn host_args(tcpwatch: &Path) -> Result<&'static [&'static str]> {
     let said = cmd::said(as_root(tcpwatch)?.args(["doctor", "--json"]))?;
     let json = serde_json::from_str(&said).context("`tcpwatch doctor --json` printed no JSON")?;
-    match grants_fentry(&json) {
+    match grants_functions(&json) {
         Some(true) => Ok(&[]),
         Some(false) => Ok(&["--tracepoints-only"]),
-        None => bail!("`tcpwatch doctor --json` does not say whether the host grants `fentry`"),
+        None => bail!("`tcpwatch doctor --json` lists no hooks"),
     }
 }
 
-/// The first member `fentry` that is true or false, wherever the report has it.
-fn grants_fentry(json: &serde_json::Value) -> Option<bool> {
-    match json {
-        serde_json::Value::Object(members) => members
-            .get("fentry")
-            .and_then(serde_json::Value::as_bool)
-            .or_else(|| members.values().find_map(grants_fentry)),
-        serde_json::Value::Array(items) => items.iter().find_map(grants_fentry),
-        _ => None,
-    }
+/// Whether any hook sits on a kernel function.
+fn grants_functions(doctor: &serde_json::Value) -> Option<bool> {
+    let hooks = doctor["hooks"].as_array().filter(|hooks| !hooks.is_empty())?;
+    let on_function = |how: &str| ["fentry", "fexit", "kprobe", "kretprobe"].contains(&how);
+    Some(hooks.iter().any(|hook| hook["attached"].as_str().is_some_and(on_function)))
 }
 
 fn as_root(program: &Path) -> Result<Command> {
@@ -299,10 +294,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_doctor_says_about_fentry() {
-        let says = |text: &str| grants_fentry(&serde_json::from_str(text).unwrap());
-        assert_eq!(says(r#"{"attach":{"tp_btf":true,"fentry":false}}"#), Some(false));
-        assert_eq!(says(r#"[{"x":1},{"fentry":true}]"#), Some(true));
-        assert_eq!(says(r#"{"hooks":{"a":"fentry"}}"#), None);
+    fn what_doctor_says_about_this_machine() {
+        let says = |text: &str| grants_functions(&serde_json::from_str(text).unwrap());
+        let refused = r#"{"hooks":[{"name":"a","attached":"tp_btf"},{"name":"b","attached":null,"tried":[{"how":"fentry"}]}]}"#;
+        assert_eq!(says(refused), Some(false));
+        assert_eq!(says(r#"{"hooks":[{"attached":"tp_btf"},{"attached":"fentry"}]}"#), Some(true));
+        assert_eq!(says(r#"{"hooks":[]}"#), None);
+        assert_eq!(says(r#"{"works":true}"#), None);
     }
 }
