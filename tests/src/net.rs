@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -236,6 +238,20 @@ impl Pair {
         for netns in [&server, &client] {
             for (name, value) in SYSCTLS {
                 netns.sysctl(name, value)?;
+            }
+        }
+        // The kernel wakes a link whose other end came up later, and takes an IPv6 address into use, when it has
+        // time for it; packets before that are lost.
+        let end = Instant::now() + Duration::from_secs(20);
+        for (netns, link, host) in [(&client, CLIENT_LINK, CLIENT), (&server, SERVER_LINK, SERVER)] {
+            let address = format!("fd09{host:028x} 80");
+            while !netns.run("ip", &["-o", "link", "show", link], "")?.contains("qdisc noqueue")
+                || !netns.proc_net("ipv6_route")?.contains(&address)
+            {
+                if Instant::now() > end {
+                    bail!("the link {link} does not come up");
+                }
+                sleep(Duration::from_millis(10));
             }
         }
         Ok(Self { server, client })

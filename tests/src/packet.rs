@@ -11,6 +11,8 @@ pub const ACK: u8 = 0x10;
 pub const ETH_V4: u16 = 0x0800;
 pub const ETH_V6: u16 = 0x86dd;
 const TCP: u8 = 6;
+const ICMP_V4: u8 = 1;
+const ICMP_V6: u8 = 58;
 
 /// One TCP segment. `options` is padded to a multiple of four when written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,34 +54,21 @@ impl Segment {
 
     /// The whole frame with its checksums.
     pub fn frame(&self, from_mac: [u8; 6], to_mac: [u8; 6]) -> Vec<u8> {
-        let tcp = self.tcp();
-        let mut frame = Vec::with_capacity(14 + 40 + tcp.len());
-        frame.extend(to_mac);
-        frame.extend(from_mac);
-        match (self.from.ip(), self.to.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                frame.extend(ETH_V4.to_be_bytes());
-                let total = (20 + tcp.len()) as u16;
-                let mut ip = vec![0x45, 0];
-                ip.extend(total.to_be_bytes());
-                ip.extend([0, 0, 0x40, 0, 64, TCP, 0, 0]);
-                ip.extend(from.octets());
-                ip.extend(to.octets());
-                let sum = checksum(0, &ip);
-                ip[10..12].copy_from_slice(&sum.to_be_bytes());
-                frame.extend(ip);
-            }
-            (from, to) => {
-                frame.extend(ETH_V6.to_be_bytes());
-                frame.extend([0x60, 0, 0, 0]);
-                frame.extend((tcp.len() as u16).to_be_bytes());
-                frame.extend([TCP, 64]);
-                frame.extend(octets(from));
-                frame.extend(octets(to));
-            }
-        }
-        frame.extend(tcp);
-        frame
+        ethernet(from_mac, to_mac, &packet(self.from.ip(), self.to.ip(), TCP, &self.tcp()))
+    }
+
+    /// A frame in which the receiver of this segment complains that it cannot be delivered, in the way that ends a
+    /// handshake: host unreachable, or port unreachable with IPv6.
+    pub fn unreachable(&self, from_mac: [u8; 6], to_mac: [u8; 6]) -> Vec<u8> {
+        let (v6, from, to) = (self.from.is_ipv6(), self.to.ip(), self.from.ip());
+        let mut icmp = if v6 { vec![1, 4] } else { vec![3, 1] };
+        icmp.extend([0; 6]);
+        icmp.extend(packet(self.from.ip(), self.to.ip(), TCP, &self.tcp()));
+        // The checksum of ICMP covers the addresses in IPv6 only.
+        let start = if v6 { pseudo_sum(from, to, ICMP_V6, icmp.len()) } else { 0 };
+        let sum = checksum(start, &icmp);
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+        ethernet(from_mac, to_mac, &packet(from, to, if v6 { ICMP_V6 } else { ICMP_V4 }, &icmp))
     }
 
     fn tcp(&self) -> Vec<u8> {
@@ -95,9 +84,7 @@ impl Segment {
         tcp.extend([0; 4]);
         tcp.extend(options);
         tcp.resize(tcp.len() + self.payload, b'r');
-        let mut pseudo = octets(self.from.ip());
-        pseudo.extend(octets(self.to.ip()));
-        let sum = checksum(sum_of(&pseudo) + u32::from(TCP) + tcp.len() as u32, &tcp);
+        let sum = checksum(pseudo_sum(self.from.ip(), self.to.ip(), TCP, tcp.len()), &tcp);
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         tcp
     }
@@ -136,6 +123,38 @@ impl Segment {
             payload: tcp.len().checked_sub(header)?,
         })
     }
+}
+
+/// An IP packet around a payload.
+fn packet(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut ip;
+    if let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) {
+        ip = vec![0x45, 0];
+        ip.extend(((20 + payload.len()) as u16).to_be_bytes());
+        ip.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+        ip.extend(from.octets());
+        ip.extend(to.octets());
+        let sum = checksum(0, &ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        ip = vec![0x60, 0, 0, 0];
+        ip.extend((payload.len() as u16).to_be_bytes());
+        ip.extend([protocol, 64]);
+        ip.extend(octets(from));
+        ip.extend(octets(to));
+    }
+    ip.extend(payload);
+    ip
+}
+
+fn ethernet(from: [u8; 6], to: [u8; 6], packet: &[u8]) -> Vec<u8> {
+    let kind = if packet[0] >> 4 == 4 { ETH_V4 } else { ETH_V6 };
+    [&to, &from, kind.to_be_bytes().as_slice(), packet].concat()
+}
+
+/// What the addresses and the length add to a checksum.
+fn pseudo_sum(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> u32 {
+    sum_of(&octets(from)) + sum_of(&octets(to)) + u32::from(protocol) + len as u32
 }
 
 fn octets(ip: IpAddr) -> Vec<u8> {
@@ -191,10 +210,11 @@ mod tests {
         let segment = sample(false);
         let frame = segment.frame([1; 6], [2; 6]);
         assert_eq!(checksum(0, &frame[14..34]), 0, "a right header sums up to zero");
-        let mut pseudo = octets(segment.from.ip());
-        pseudo.extend(octets(segment.to.ip()));
         let tcp = &frame[34..];
-        assert_eq!(checksum(sum_of(&pseudo) + 6 + tcp.len() as u32, tcp), 0);
+        assert_eq!(checksum(pseudo_sum(segment.from.ip(), segment.to.ip(), TCP, tcp.len()), tcp), 0);
+        let error = segment.unreachable([1; 6], [2; 6]);
+        assert_eq!(checksum(0, &error[34..]), 0);
+        assert_eq!(&error[42..], &frame[14..], "the complaint quotes the packet");
     }
 
     #[test]

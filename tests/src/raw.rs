@@ -54,8 +54,16 @@ impl Raw {
 
     /// Sends any segment, without moving on.
     pub fn inject(&self, segment: &Segment) -> Result<()> {
-        let frame = segment.frame(RAW_MAC, SERVER_MAC);
-        let sent = sys::send(self.fd.as_raw_fd(), &frame).context("sending a frame")?;
+        self.put(&segment.frame(RAW_MAC, SERVER_MAC))
+    }
+
+    /// Tells the server that a segment of its cannot be delivered.
+    pub fn refuse(&self, segment: &Segment) -> Result<()> {
+        self.put(&segment.unreachable(RAW_MAC, SERVER_MAC))
+    }
+
+    fn put(&self, frame: &[u8]) -> Result<()> {
+        let sent = sys::send(self.fd.as_raw_fd(), frame).context("sending a frame")?;
         if sent != frame.len() {
             bail!("sent {sent} of {} bytes of a frame", frame.len());
         }

@@ -228,7 +228,10 @@ fn linger2_fin_wait2(s: &mut Stage) -> Result<()> {
 fn linger2_established(s: &mut Stage) -> Result<()> {
     let (srv, cli, conn) = s.play()?;
     srv.set_tcp(conn.srv, libc::TCP_LINGER2, -1)?;
+    // The ACK of the FIN has to come when close() is over.
+    s.pair.mute_client(true)?;
     srv.close(conn.srv)?;
+    s.pair.mute_client(false)?;
     s.client_state(&conn, None)?;
     s.expect(
         Expect::rst_sent(conn.server, conn.client)

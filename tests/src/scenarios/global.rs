@@ -5,11 +5,16 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 use super::{PLAIN, PORT, Scenario, When};
-use crate::expect::Expect;
+use crate::expect::{Expect, Side};
 use crate::stage::Stage;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     global("orphan-limit", "close a connection when tcp_max_orphans is exceeded", orphan_limit),
+    global(
+        "orphan-limit-timer",
+        "retransmit as an orphan when tcp_max_orphans is exceeded",
+        orphan_limit_timer,
+    ),
     global("out-of-memory", "close a connection with queued data when tcp_mem is exceeded", out_of_memory),
 ];
 
@@ -79,7 +84,44 @@ fn orphan_limit(s: &mut Stage) -> Result<()> {
                 .cause("orphan-limit")
                 .maybe(),
         );
-        let received = Expect::rst_received(crate::expect::Side::Client, conn.client, server, "CLOSE_WAIT");
+        let received = Expect::rst_received(Side::Client, conn.client, server, "CLOSE_WAIT");
+        s.expect(received.owner(&cli).maybe());
+    }
+    Ok(())
+}
+
+/// The same limit found by the retransmission timer of sockets that are orphans already. How many it ends depends
+/// on whose timer fires first.
+fn orphan_limit_timer(s: &mut Stage) -> Result<()> {
+    let (srv, cli) = s.both()?;
+    let listener = s.listener(&srv, PORT, 256)?;
+    let mut conns = Vec::new();
+    for _ in 0..ORPHANS {
+        conns.push(s.connection(&srv, listener, &cli)?);
+    }
+    s.pair.mute_client(true)?;
+    for conn in &conns {
+        srv.close(conn.srv)?;
+    }
+    let limit = Setting::new("tcp_max_orphans", "8")?;
+    s.wait_counter(Side::Server, "TCPAbortOnMemory", 1)?;
+    drop(limit);
+    // A timer that fired under the limit may still be at work.
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    let resets = s.growth(Side::Server, "OutRsts")?;
+    let server = s.family.server(PORT);
+    let clients: Vec<_> = conns.iter().map(|conn| conn.client).collect();
+    let many = Expect::rst_sent(server, clients[0]).remotes(clients).times(resets..=resets);
+    s.expect(
+        many.state("FIN_WAIT1")
+            .owner(&srv)
+            .dead()
+            .reason("TCP_ABORT_ON_MEMORY")
+            .cause("orphan-limit")
+            .site(&["tcp_out_of_resources"]),
+    );
+    for conn in &conns {
+        let received = Expect::rst_received(Side::Client, conn.client, server, "CLOSE_WAIT");
         s.expect(received.owner(&cli).maybe());
     }
     Ok(())

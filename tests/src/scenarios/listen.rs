@@ -30,6 +30,18 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ),
     scenario("syn-cookies", "SYN queue full, cookies on", PLAIN, syn_cookies),
     scenario("cookie-invalid", "an ACK with a wrong cookie", PLAIN, cookie_invalid),
+    scenario(
+        "accept-full-cookie",
+        "the ACK of a good cookie meets a full accept queue",
+        PLAIN,
+        accept_full_cookie,
+    ),
+    scenario(
+        "icmp-ends-handshake",
+        "ICMP says that the SYN-ACK cannot be delivered",
+        PLAIN,
+        icmp_ends_handshake,
+    ),
     scenario("listen-refused", "a SYN from where no route leads back", PLAIN, listen_refused),
     scenario("stray-ack", "an ACK of no connection at a listener", ALL, stray_ack),
     scenario("firewall-reject", "nftables rejects with tcp reset, nobody listens", PLAIN, reject_nobody),
@@ -237,6 +249,44 @@ fn cookie_invalid(s: &mut Stage) -> Result<()> {
         Expect::listen_drop(bad.peer, bad.me, refused).owner(&srv).cause("syn-cookie-invalid").maybe();
     s.expect(Expect { outside_tcp: true, ..twice });
     s.counts(Side::Server, "SyncookiesFailed", 1);
+    Ok(())
+}
+
+/// Two cookies are out when there is room for one.
+fn accept_full_cookie(s: &mut Stage) -> Result<()> {
+    s.pair.server.sysctl("ipv4/tcp_syncookies", "2")?;
+    let srv = s.server("srv")?;
+    let listener = s.listener(&srv, PORT, 0)?;
+    let (mut first, mut late) = (s.raw(0)?, s.raw(1)?);
+    for raw in [&mut first, &mut late] {
+        raw.half_open()?;
+        let sent = Listen { queue: "syn", stage: "syn", action: "cookie", ..Listen::default() };
+        let cookie = Expect::listen_drop(raw.peer, raw.me, sent);
+        s.expect(cookie.owner(&srv).cause("syn-cookies-sent").maybe());
+    }
+    first.send(ACK, 0)?;
+    s.wait_queue(&srv, listener, 1)?;
+    late.send(ACK, 0)?;
+    s.expect(
+        Expect::listen_drop(late.peer, late.me, queue("accept", "ack", "dropped", 1..=1, 0))
+            .owner(&srv)
+            .cause("accept-queue-full"),
+    );
+    s.counts(Side::Server, "SyncookiesSent", 2);
+    s.counts(Side::Server, "ListenOverflows", 1);
+    Ok(())
+}
+
+/// No stage or queue fits, but the kernel counts it as a drop of the listener.
+fn icmp_ends_handshake(s: &mut Stage) -> Result<()> {
+    let srv = s.server("srv")?;
+    s.listener(&srv, PORT, 16)?;
+    let mut raw = s.raw(0)?;
+    let answer = raw.half_open()?;
+    raw.refuse(&answer)?;
+    s.raw_state(&raw, None)?;
+    let gone = Listen { action: "dropped", ..Listen::default() };
+    s.expect(Expect::listen_drop(raw.peer, raw.me, gone).owner(&srv));
     Ok(())
 }
 

@@ -7,13 +7,38 @@ use anyhow::Result;
 
 use super::{PLAIN, PORT, Scenario, scenario};
 use crate::actor::Actor;
-use crate::expect::{Expect, Side};
+use crate::expect::{Expect, Listen, Side};
+use crate::packet::SYN;
 use crate::stage::{Conn, Stage, not_here};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("mptcp-close-unread", "an MPTCP socket is closed with unread data", PLAIN, close_unread),
     scenario("mptcp-linger-zero", "an MPTCP socket is closed with SO_LINGER 0", PLAIN, linger_zero),
+    scenario("mptcp-join-refused", "MP_JOIN with a token that nobody gave out", PLAIN, join_refused),
 ];
+
+/// The SYN asks to join a connection that does not exist.
+fn join_refused(s: &mut Stage) -> Result<()> {
+    if !s.pair.server.has_sysctl("mptcp/enabled") {
+        return Err(not_here("this kernel has no MPTCP"));
+    }
+    let srv = s.server("srv")?;
+    let listener = srv.mptcp_socket(s.family.server_v6())?;
+    srv.bind(listener, s.family.any(PORT))?;
+    srv.listen(listener, 16)?;
+    let raw = s.raw(0)?;
+    let mut syn = raw.segment(SYN, 0);
+    syn.options = vec![30, 12, 0x10, 1, 0xde, 0xad, 0xbe, 0xef, 1, 2, 3, 4];
+    raw.inject(&syn)?;
+    raw.take_rst()?;
+    s.expect(Expect::rst_sent(raw.peer, raw.me).state("LISTEN").owner(&srv).causes(&["mptcp-*"]));
+    let refused = Listen { stage: "syn", ..Listen::default() };
+    s.expect(
+        Expect::listen_drop(raw.peer, raw.me, refused).owner(&srv).causes(&["listen-refused", "mptcp-*"]),
+    );
+    s.counts(Side::Server, "MPJoinNoTokenFound", 1);
+    Ok(())
+}
 
 fn connected(s: &mut Stage) -> Result<(Actor, Actor, Conn)> {
     if !s.pair.server.has_sysctl("mptcp/enabled") {
