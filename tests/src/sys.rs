@@ -6,6 +6,8 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 /// What a system call returned, as a result: negative means that `errno` tells why.
@@ -330,6 +332,16 @@ pub fn set_comm(name: &str) {
 pub fn signal(pid: i32, number: i32) -> io::Result<()> {
     // SAFETY: no pointers are passed.
     check(unsafe { libc::kill(pid, number) }).map(drop)
+}
+
+/// The program will be interrupted when the thread that starts it is gone, so that none outlives a crash of ours.
+pub fn interrupt_with_us(command: &mut Command) {
+    let ask = || {
+        // SAFETY: one system call with numbers only, which is allowed between fork and exec.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT) }).map(drop)
+    };
+    // SAFETY: the closure does nothing but that system call; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// Puts the calling thread into a network namespace of its own.

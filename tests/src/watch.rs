@@ -40,14 +40,15 @@ pub struct Captured {
 impl Watch {
     /// Starts it and waits for the line that says that every hook is attached.
     pub fn start(path: &str, extra: &str) -> Result<Self> {
-        let mut child = Command::new(path)
+        let mut command = Command::new(path);
+        command
             .args(["trace", "--json", "--events", "rst,listen,tw,state"])
             .args(extra.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting {path}"))?;
+            .stderr(Stdio::piped());
+        sys::interrupt_with_us(&mut command);
+        let mut child = command.spawn().with_context(|| format!("starting {path}"))?;
         let lines = Arc::new(Lines::default());
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let sink = Arc::clone(&lines);
