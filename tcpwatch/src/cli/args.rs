@@ -13,6 +13,7 @@ pub(super) const COMMANDS: [&str; 2] = ["trace", "doctor"];
 #[derive(Debug, Parser)]
 #[command(
     name = "tcpwatch",
+    bin_name = "tcpwatch",
     version,
     about = "Names the process, the socket and the cause behind every TCP reset and every refused connection.",
     override_usage = "tcpwatch [trace] [OPTIONS]\n       tcpwatch doctor [--json]",
@@ -33,7 +34,7 @@ pub(super) struct Typed {
 pub(super) enum Sub {
     /// Stream events, one line each, the cause under it (the default)
     #[command(help_template = TEMPLATE)]
-    Trace(TraceArgs),
+    Trace(Box<TraceArgs>),
     /// Tell what this kernel and these privileges let tcpwatch see, and what to do about the rest
     #[command(help_template = TEMPLATE)]
     Doctor(DoctorArgs),
@@ -68,13 +69,13 @@ pub(super) struct TraceArgs {
     /// Only IPv6
     #[arg(short = '6', long = "ipv6", help_heading = "Filter")]
     pub(super) v6: bool,
-    /// Only one network namespace: INODE, PATH, pid:PID or a NAME of `ip netns`
+    /// Only this network namespace: INODE, PATH, pid:PID or NAME
     #[arg(long, value_name = "NS", help_heading = "Filter")]
     pub(super) netns: Option<String>,
-    /// Only one cgroup (v2), without those below it: PATH or ID
+    /// Only this cgroup (v2), none below it: PATH or ID
     #[arg(long, help_heading = "Filter")]
     pub(super) cgroup: Option<String>,
-    /// rst, listen, tw, drop, state, retransmit or all [default: rst,listen,tw]
+    /// rst,listen,tw,drop,state,retransmit|all [default: rst,listen,tw]
     #[arg(long, value_name = "LIST", help_heading = "Filter")]
     pub(super) events: Vec<String>,
 

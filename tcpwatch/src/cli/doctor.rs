@@ -20,9 +20,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether tcpwatch can see anything at all.
+    /// Whether tcpwatch can see anything at all, as far as was tried.
     pub fn works(&self) -> bool {
-        !preflight::is_hopeless(&self.findings) && self.hooks.iter().any(|hook| hook.attached.is_some())
+        let any = self.hooks.is_empty() || self.hooks.iter().any(|hook| hook.attached.is_some());
+        !preflight::is_hopeless(&self.findings) && any
     }
 
     /// For people; at most 100 columns, ends with a newline.
@@ -80,6 +81,9 @@ impl Report {
         let unseen = self.hooks.iter().filter(|hook| hook.attached.is_none()).count();
         if !self.works() {
             return "tcpwatch cannot work here: see the first `no` above.".to_owned();
+        }
+        if self.hooks.is_empty() {
+            return "The prerequisites are met; no hook was tried.".to_owned();
         }
         match (lacking, unseen) {
             (0, 0) => "tcpwatch sees everything here.".to_owned(),
@@ -304,7 +308,11 @@ tcpwatch works here, without what one hook would see.
         assert!(all.text().ends_with("tcpwatch sees everything here.\n"));
         all.findings[0] = Finding { ok: false, fatal: true, ..good("CAP_BPF is missing") };
         assert!(!all.works() && all.text().contains("cannot work here"));
-        assert!(!Report { findings: vec![good("x")], ..Report::default() }.works(), "no hook at all");
+        all.findings[0] = good("CAP_BPF");
+        all.hooks.clear();
+        assert!(all.text().ends_with("no hook was tried.\n"));
+        all.hooks.push(HookStatus::default());
+        assert!(!all.works(), "none could be attached");
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub struct DoctorOptions {
 pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
     Ok(match typed.command {
         None => Command::Trace(trace(typed.trace, host)?),
-        Some(Sub::Trace(args)) => Command::Trace(trace(args, host)?),
+        Some(Sub::Trace(args)) => Command::Trace(trace(*args, host)?),
         Some(Sub::Doctor(DoctorArgs { json, btf })) => {
             readable(btf.as_deref())?;
             Command::Doctor(DoctorOptions { json, btf })
