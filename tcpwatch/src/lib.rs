@@ -2,5 +2,7 @@
 pub mod host;
 pub mod cli;
 pub mod decode;
+pub mod diagnose;
+pub mod event;
 pub mod kernel;
 pub mod source;

@@ -1,0 +1,481 @@
+//! The finished event: plain public data, the language of everything after diagnosis.
+//!
+//! Sinks turn these types into their own shapes (`sink/json/schema.rs` is the public one), so a name may change here
+//! without changing what users read. What is not known is `None`, never 0 or "".
+
+use std::net::IpAddr;
+use tcpwatch_common::counters::HookCounters;
+
+/// What an event is about. The names are the contract of `--json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EventKind {
+    /// This host sent an RST.
+    RstSent,
+    /// An RST arrived, obeyed or not.
+    RstReceived,
+    /// A listener turned a connection away.
+    ListenDrop,
+    /// A socket was refused its TIME_WAIT slot.
+    TwOverflow,
+    /// A process holds a socket that the peer closed long ago.
+    CloseWaitLeak,
+    /// A TCP segment was dropped.
+    Drop,
+    /// A socket changed its state.
+    State,
+    /// A segment was sent again.
+    Retransmit,
+}
+
+impl EventKind {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [Self; 8] = [
+        Self::RstSent,
+        Self::RstReceived,
+        Self::ListenDrop,
+        Self::TwOverflow,
+        Self::CloseWaitLeak,
+        Self::Drop,
+        Self::State,
+        Self::Retransmit,
+    ];
+
+    /// The value of `event` in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RstSent => "rst_sent",
+            Self::RstReceived => "rst_received",
+            Self::ListenDrop => "listen_drop",
+            Self::TwOverflow => "tw_overflow",
+            Self::CloseWaitLeak => "close_wait_leak",
+            Self::Drop => "drop",
+            Self::State => "state",
+            Self::Retransmit => "retransmit",
+        }
+    }
+}
+
+/// An address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// IPv4-mapped addresses are plain IPv4 here.
+    pub addr: IpAddr,
+    /// Host byte order.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.addr {
+            IpAddr::V4(addr) => write!(f, "{addr}:{}", self.port),
+            IpAddr::V6(addr) => write!(f, "[{addr}]:{}", self.port),
+        }
+    }
+}
+
+/// The process that owns, or owned, the socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerInfo {
+    /// In tcpwatch's own pid namespace; `None` where the process is not visible from there.
+    pub pid: Option<u32>,
+    pub comm: String,
+    /// Path of the executable, filled by the host stage.
+    pub exe: Option<String>,
+    /// Effective uid in the initial user namespace.
+    pub uid: u32,
+    /// Path of the cgroup, filled by the host stage.
+    pub cgroup: Option<String>,
+    /// Container id, filled by the host stage.
+    pub container: Option<String>,
+    /// How the owner is known: a name of [`tcpwatch_common::owner::how`].
+    pub how: &'static str,
+    /// Start of the process, nanoseconds since boot: tells two processes with one pid apart. Not in JSON.
+    pub start_ns: u64,
+    /// Cgroup v2 id, 0 when not known. Not in JSON.
+    pub cgroup_id: u64,
+}
+
+/// Whether the task on the CPU has anything to do with the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskContext {
+    /// It happened in a system call, at exit or in a kernel thread: the task did it.
+    Process,
+    /// It happened in an interrupt: the task is a bystander.
+    Softirq,
+}
+
+impl TaskContext {
+    /// The value in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Softirq => "softirq",
+        }
+    }
+}
+
+/// What ran on the CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskInfo {
+    /// In tcpwatch's own pid namespace; `None` for the idle task and for what is not visible from there.
+    pub pid: Option<u32>,
+    pub comm: String,
+    /// `None` where neither stack nor socket tells.
+    pub context: Option<TaskContext>,
+}
+
+/// Who named the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReasonFrom {
+    /// The running kernel.
+    Kernel,
+    /// tcpwatch: the name that a newer kernel would give.
+    Inferred,
+}
+
+impl ReasonFrom {
+    /// The value in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Inferred => "inferred",
+        }
+    }
+}
+
+/// A reset or drop reason, without the prefix of its enum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    pub name: String,
+    pub from: ReasonFrom,
+}
+
+/// How much a cause can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Certainty {
+    /// There is evidence for no cause.
+    Unknown,
+    /// The evidence fits, and it fits other readings too.
+    Possible,
+    /// The evidence fits this reading best.
+    Likely,
+    /// The kernel said so, or the code path leaves no other reading.
+    Certain,
+}
+
+impl Certainty {
+    /// The value in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Possible => "possible",
+            Self::Likely => "likely",
+            Self::Certain => "certain",
+        }
+    }
+}
+
+/// Why it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// An id of [`crate::diagnose::catalog`].
+    pub id: &'static str,
+    pub certainty: Certainty,
+    /// One sentence, without a full stop.
+    pub summary: String,
+    /// What the cause rests on, with figures.
+    pub evidence: Vec<String>,
+    /// What to change.
+    pub fix: Option<String>,
+}
+
+/// A state that the socket was in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryStep {
+    pub state: &'static str,
+    /// Microseconds; `None` when the state was entered before tcpwatch looked.
+    pub for_us: Option<u64>,
+}
+
+/// Which queue of a listener was full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Connections waiting for `accept()`.
+    Accept,
+    /// Half-open requests.
+    Syn,
+}
+
+impl Queue {
+    /// The value in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Syn => "syn",
+        }
+    }
+}
+
+/// Which segment of the handshake was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Syn,
+    /// The last ACK.
+    Ack,
+}
+
+impl Stage {
+    /// The value in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::Ack => "ack",
+        }
+    }
+}
+
+/// What the listener did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenAction {
+    /// Nothing: the client tries again.
+    Dropped,
+    /// It answers with an RST (`tcp_abort_on_overflow`).
+    Reset,
+    /// It answered with a SYN cookie.
+    Cookie,
+}
+
+impl ListenAction {
+    /// The value in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Reset => "reset",
+            Self::Cookie => "cookie",
+        }
+    }
+}
+
+/// A listener that turned a connection away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenInfo {
+    /// `None` when neither queue was the reason.
+    pub queue: Option<Queue>,
+    pub stage: Stage,
+    /// Length of that queue (of the accept queue when neither was the reason).
+    pub len: u32,
+    /// Its limit.
+    pub max: u32,
+    /// The argument of `listen()`, where it can be known.
+    pub backlog: Option<u32>,
+    /// `net.core.somaxconn` now.
+    pub somaxconn: Option<u32>,
+    pub action: ListenAction,
+}
+
+/// The TIME_WAIT table of the namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeWaitInfo {
+    pub used: u32,
+    /// `net.ipv4.tcp_max_tw_buckets`.
+    pub max: u32,
+}
+
+/// The segment at hand, or the one that drew the RST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketInfo {
+    pub seq: u32,
+    pub ack: u32,
+    /// Byte 13 of the TCP header.
+    pub flags: u8,
+    /// As in the header, not scaled.
+    pub window: u16,
+    /// Payload in bytes.
+    pub len: u32,
+}
+
+impl PacketInfo {
+    /// The flags as `tcpdump` users know them in words: `SYN|ACK`.
+    pub fn flag_names(&self) -> String {
+        flag_names(self.flags)
+    }
+}
+
+/// Byte 13 of a TCP header in words, `none` when it is 0.
+pub fn flag_names(flags: u8) -> String {
+    const NAMES: [(u8, &str); 8] = [
+        (2, "SYN"),
+        (1, "FIN"),
+        (4, "RST"),
+        (8, "PSH"),
+        (16, "ACK"),
+        (32, "URG"),
+        (64, "ECE"),
+        (128, "CWR"),
+    ];
+    let set: Vec<&str> = NAMES.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
+    if set.is_empty() { "none".to_owned() } else { set.join("|") }
+}
+
+/// One event, of whatever kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub kind: EventKind,
+    /// Nanoseconds of `CLOCK_MONOTONIC` at the hook.
+    pub mono_ns: u64,
+    /// Nanoseconds since 1970 (UTC).
+    pub time_ns: u64,
+    /// Inode of the network namespace.
+    pub netns: Option<u32>,
+    /// Seen from this host's socket: for an RST sent, the sender.
+    pub local: Option<Endpoint>,
+    pub remote: Option<Endpoint>,
+    /// When the act began; `None` without a socket.
+    pub state: Option<&'static str>,
+    /// Of `state` events.
+    pub old_state: Option<&'static str>,
+    /// Of `state` events.
+    pub new_state: Option<&'static str>,
+    /// Of `state` events: microseconds in the old state.
+    pub for_us: Option<u64>,
+    pub owner: Option<OwnerInfo>,
+    pub task: Option<TaskInfo>,
+    pub reason: Option<Reason>,
+    pub cause: Option<Cause>,
+    /// The kernel function that decided.
+    pub site: Option<String>,
+    /// Only with `-k`: `function+0xoffset`, innermost first.
+    pub stack: Option<Vec<String>>,
+    /// Oldest first.
+    pub history: Vec<HistoryStep>,
+    pub listen: Option<ListenInfo>,
+    pub timewait: Option<TimeWaitInfo>,
+    pub packet: Option<PacketInfo>,
+    /// An MPTCP subflow.
+    pub mptcp: bool,
+    /// How many this event stands for.
+    pub count: u64,
+}
+
+impl Event {
+    /// An event that says nothing yet but when it happened.
+    pub fn new(kind: EventKind, mono_ns: u64, time_ns: u64) -> Self {
+        Self {
+            kind,
+            mono_ns,
+            time_ns,
+            netns: None,
+            local: None,
+            remote: None,
+            state: None,
+            old_state: None,
+            new_state: None,
+            for_us: None,
+            owner: None,
+            task: None,
+            reason: None,
+            cause: None,
+            site: None,
+            stack: None,
+            history: Vec::new(),
+            listen: None,
+            timewait: None,
+            packet: None,
+            mptcp: false,
+            count: 1,
+        }
+    }
+}
+
+/// How one hook was attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookStatus {
+    /// The kernel's name of the function or tracepoint.
+    pub name: String,
+    /// `fentry`, `kprobe`, …; the reason why not.
+    pub attached: Result<String, String>,
+    /// What cannot be seen without it.
+    pub sees: Option<String>,
+}
+
+/// The first event: every hook is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub mono_ns: u64,
+    /// Nanoseconds since 1970 (UTC).
+    pub time_ns: u64,
+    /// tcpwatch's own version.
+    pub version: String,
+    /// The kernel's release.
+    pub kernel: String,
+    pub hooks: Vec<HookStatus>,
+}
+
+/// Records that found no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub mono_ns: u64,
+    /// Nanoseconds since 1970 (UTC).
+    pub time_ns: u64,
+    pub hook: String,
+    /// Since the last such event.
+    pub count: u64,
+}
+
+/// The account of one hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookBooks {
+    pub name: String,
+    pub counters: HookCounters,
+}
+
+/// One counter of the kernel held against what tcpwatch saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reconciliation {
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// `TcpOutRsts`, `ListenDrops`, …
+    pub counter: String,
+    /// How far it grew while tcpwatch watched; `None` where it cannot be read.
+    pub kernel: Option<u64>,
+    /// How much of it tcpwatch explained.
+    pub explained: u64,
+}
+
+/// How often a cause was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CauseCount {
+    pub id: String,
+    pub count: u64,
+}
+
+/// The last event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub mono_ns: u64,
+    /// Nanoseconds since 1970 (UTC).
+    pub time_ns: u64,
+    /// How long tcpwatch watched, nanoseconds.
+    pub watched_ns: u64,
+    pub hooks: Vec<HookBooks>,
+    pub netns: Vec<Reconciliation>,
+    /// Most frequent first.
+    pub causes: Vec<CauseCount>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_read_as_words() {
+        assert_eq!(flag_names(0x12), "SYN|ACK");
+        assert_eq!(flag_names(0), "none");
+    }
+
+    #[test]
+    fn an_ipv6_endpoint_keeps_port_and_address_apart() {
+        let addr = "fd00::1".parse().unwrap();
+        assert_eq!(Endpoint { addr, port: 80 }.to_string(), "[fd00::1]:80");
+    }
+}

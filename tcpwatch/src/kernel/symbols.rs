@@ -1,0 +1,249 @@
+//! Kernel addresses to function names, from `/proc/kallsyms`.
+//!
+//! A kernel has 150 000 to 250 000 functions with its modules: all names lie in one string, and a sorted list of
+//! addresses points into it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::sync::OnceLock;
+
+/// No kernel function is longer. An address further behind the last symbol belongs to code that has none, such as a
+/// BPF program that was loaded later.
+const LONGEST_FUNCTION: u64 = 64 * 1024;
+
+/// Ends each name in the arena; no symbol contains it.
+const END: char = '\n';
+
+/// The function names of the running kernel.
+#[derive(Debug, Default)]
+pub struct Symbols {
+    table: OnceLock<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Addresses and where the name begins in `names`, by address.
+    entries: Vec<(u64, u32)>,
+    names: String,
+    hidden: bool,
+}
+
+impl Symbols {
+    /// Reads `/proc/kallsyms` at the first question: most runs see no event for a while and some see none at all. A
+    /// file that cannot be read counts as hidden.
+    pub fn load() -> Self {
+        Self::default()
+    }
+
+    /// A table that knows nothing.
+    pub fn none() -> Self {
+        Self { table: OnceLock::from(Table { hidden: true, ..Table::default() }) }
+    }
+
+    /// From text in the format of `/proc/kallsyms`.
+    pub fn parse(text: impl BufRead) -> io::Result<Self> {
+        Ok(Self { table: OnceLock::from(Table::parse(text)?) })
+    }
+
+    /// The kernel does not show addresses (`kernel.kptr_restrict`, no CAP_SYSLOG), or not at all.
+    pub fn hidden(&self) -> bool {
+        self.table().hidden
+    }
+
+    /// The function that an address lies in and the distance from its start. Compiler suffixes are folded away.
+    pub fn resolve(&self, addr: u64) -> Option<(&str, u64)> {
+        self.table().resolve(addr)
+    }
+
+    fn table(&self) -> &Table {
+        self.table.get_or_init(|| {
+            File::open("/proc/kallsyms")
+                .and_then(|file| Table::parse(BufReader::new(file)))
+                .unwrap_or_else(|_| Table { hidden: true, ..Table::default() })
+        })
+    }
+}
+
+impl Table {
+    fn parse(mut text: impl BufRead) -> io::Result<Self> {
+        let mut table = Self::default();
+        let mut line = String::new();
+        while text.read_line(&mut line)? != 0 {
+            if let Some((addr, name)) = function(&line) {
+                table.add(addr, name);
+            }
+            line.clear();
+        }
+        // Stable: of several names at one address the last in the file is found, on every run the same.
+        table.entries.sort_by_key(|(addr, _)| *addr);
+        table.entries.shrink_to_fit();
+        table.names.shrink_to_fit();
+        table.hidden = table.entries.is_empty();
+        Ok(table)
+    }
+
+    fn add(&mut self, addr: u64, name: &str) {
+        // A hidden table has the address 0 everywhere.
+        if addr == 0 {
+            return;
+        }
+        // 4 GiB of names cannot happen; a table that long is cut, not wrong.
+        let Ok(at) = u32::try_from(self.names.len()) else { return };
+        self.names.push_str(base_name(name));
+        self.names.push(END);
+        self.entries.push((addr, at));
+    }
+
+    fn resolve(&self, addr: u64) -> Option<(&str, u64)> {
+        let after = self.entries.partition_point(|(start, _)| *start <= addr);
+        let (start, at) = *self.entries.get(after.checked_sub(1)?)?;
+        let offset = addr - start;
+        if offset > LONGEST_FUNCTION {
+            return None;
+        }
+        let name = self.names.get(at as usize..)?.split(END).next()?;
+        Some((name, offset))
+    }
+}
+
+/// Address and name of a line that stands for a function.
+fn function(line: &str) -> Option<(u64, &str)> {
+    let mut fields = line.split_ascii_whitespace();
+    let addr = u64::from_str_radix(fields.next()?, 16).ok()?;
+    if !matches!(fields.next()?, "t" | "T" | "w" | "W") {
+        return None;
+    }
+    Some((addr, fields.next()?))
+}
+
+/// A name without what the compiler hung on when it split or cloned the function.
+fn base_name(name: &str) -> &str {
+    const SUFFIXES: [&str; 6] = [".part.", ".constprop.", ".isra.", ".cold", ".llvm.", ".lto_priv."];
+    let cut = SUFFIXES.iter().filter_map(|suffix| name.find(suffix)).filter(|at| *at > 0).min();
+    cut.map_or(name, |at| &name[..at])
+}
+
+/// Whether a frame belongs to the machinery by which a program is called, not to what called it.
+pub fn is_plumbing(name: &str) -> bool {
+    const PREFIXES: [&str; 29] = [
+        "bpf_prog_",
+        "__bpf_prog",
+        "bpf_trampoline_",
+        "bpf_dispatcher",
+        "bpf_trace_run",
+        "__bpf_trace_",
+        "bpf_get_stack",
+        "____bpf_",
+        "bpf_probe_read",
+        "bpf_ringbuf_",
+        "bpf_perf_event_",
+        "__traceiter_",
+        "perf_trace_",
+        "perf_call",
+        "get_perf_callchain",
+        "trace_event_raw_event_",
+        "ftrace_",
+        "__ftrace_",
+        "arch_ftrace_",
+        "kprobe_",
+        "kretprobe_",
+        "__kretprobe_",
+        "arch_rethook_",
+        "rethook_",
+        "fprobe_",
+        "stack_trace_",
+        "arch_stack_walk",
+        "unwind_",
+        "function_graph_",
+    ];
+    const NAMES: [&str; 11] = [
+        "trace_call_bpf",
+        "aggr_pre_handler",
+        "opt_pre_handler",
+        "optimized_callback",
+        "pre_handler_kretprobe",
+        "trampoline_handler",
+        "do_int3",
+        "exc_int3",
+        "asm_exc_int3",
+        "int3",
+        "return_to_handler",
+    ];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+ffffffff81000000 T _stext
+ffffffff81a02000 t tcp_v4_send_reset.isra.0
+ffffffff81a01000 T tcp_v4_rcv
+ffffffff81a03000 d tcp_hashinfo
+ffffffff81a02800 t inet_csk_reqsk_queue_drop.part.0
+ffffffff81b00000 t tcp_v4_send_reset.cold
+ffffffffc0001000 t nf_send_reset\t[nf_reject_ipv4]
+not a line at all
+";
+
+    fn symbols() -> Symbols {
+        Symbols::parse(TEXT.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn addresses_become_folded_names_with_offsets() {
+        let symbols = symbols();
+        assert!(!symbols.hidden());
+        assert_eq!(symbols.resolve(0xffffffff81a02005), Some(("tcp_v4_send_reset", 5)));
+        assert_eq!(symbols.resolve(0xffffffff81a01000), Some(("tcp_v4_rcv", 0)));
+        assert_eq!(symbols.resolve(0xffffffff81a02801), Some(("inet_csk_reqsk_queue_drop", 1)));
+        assert_eq!(symbols.resolve(0xffffffff81b00010), Some(("tcp_v4_send_reset", 16)));
+        assert_eq!(symbols.resolve(0xffffffffc0001020), Some(("nf_send_reset", 32)), "a module's");
+    }
+
+    #[test]
+    fn addresses_outside_any_function_stay_unknown() {
+        let symbols = symbols();
+        assert_eq!(symbols.resolve(0), None);
+        assert_eq!(symbols.resolve(0xffffffff80ffffff), None, "before the first");
+        assert_eq!(symbols.resolve(0xffffffffd0000000), None, "far behind the last");
+    }
+
+    #[test]
+    fn zero_addresses_mean_hidden() {
+        let symbols = Symbols::parse("0000000000000000 T tcp_v4_rcv\n".as_bytes()).unwrap();
+        assert!(symbols.hidden());
+        assert_eq!(symbols.resolve(0), None);
+        assert!(Symbols::none().hidden());
+    }
+
+    #[test]
+    fn every_suffix_of_the_compiler_is_folded() {
+        for name in ["f.part.0", "f.constprop.0", "f.isra.0.cold", "f.part.0.constprop.1", "f.llvm.123", "f.cold", "f"] {
+            assert_eq!(base_name(name), "f", "{name}");
+        }
+        assert_eq!(base_name(".cold"), ".cold");
+    }
+
+    #[test]
+    fn the_way_into_a_program_is_told_from_the_way_to_it() {
+        for name in [
+            "bpf_prog_1f2e_tcp_send_reset",
+            "bpf_trampoline_6442",
+            "bpf_trace_run3",
+            "__traceiter_tcp_send_reset",
+            "__bpf_trace_tcp_send_reset",
+            "kprobe_ftrace_handler",
+            "ftrace_regs_call",
+            "trace_call_bpf",
+            "aggr_pre_handler",
+            "optimized_callback",
+        ] {
+            assert!(is_plumbing(name), "{name}");
+        }
+        for name in ["tcp_v4_send_reset", "tcp_v4_rcv", "__tcp_close", "nf_send_reset", "tcp_retransmit_timer"] {
+            assert!(!is_plumbing(name), "{name}");
+        }
+    }
+}
