@@ -31,7 +31,8 @@ pub struct Config {
     pub drop_has_reason: u32,
     /// 1: `kfree_skb` has a fourth argument, the socket that was to receive.
     pub drop_has_socket: u32,
-    /// 1: RSTs that are not obeyed are to be found among the dropped segments.
+    /// 1: RSTs that a connection does not obey are to be found among the dropped segments; 2: those that meet a listener
+    /// or a connect too.
     pub ignored_from_drops: u32,
     /// 1: refused last ACKs are to be found among the dropped segments.
     pub overflow_from_drops: u32,
@@ -79,8 +80,3 @@ impl Config {
         filter: Filter::NONE,
     };
 }
-
-#[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "aya asks for the marker before it copies a value into read-only data")]
-// SAFETY: `IntoBytes` is derived, so every byte of the value is initialised and there is no padding.
-unsafe impl aya::Pod for Config {}

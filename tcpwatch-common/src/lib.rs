@@ -23,3 +23,5 @@ pub mod offsets;
 pub mod owner;
 pub mod record;
 pub mod state;
+#[cfg(feature = "user")]
+mod user;

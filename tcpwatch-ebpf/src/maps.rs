@@ -1,5 +1,6 @@
 //! Every map, its size and why. Sizes of tables are defaults: user space sets them before loading.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf};
 use tcpwatch_common::counters::{HookCounters, NetnsCounters};
@@ -29,9 +30,10 @@ pub static LIVE: LruHashMap<u64, Memory> = LruHashMap::with_max_entries(65_536, 
 #[map]
 pub static DEAD: LruHashMap<Flow, Memory> = LruHashMap::with_max_entries(65_536, 0);
 
-/// Owners of the sockets that were there before tcpwatch, by the socket's inode; filled once by user space.
+/// Owners of the sockets that were there before tcpwatch, by the socket's inode; filled once by user space. Takes memory
+/// only for what is in it.
 #[map]
-pub static SEEDS: HashMap<u64, Owner> = HashMap::with_max_entries(1, 0);
+pub static SEEDS: HashMap<u64, Owner> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
 
 /// Who listens on a port.
 #[map]

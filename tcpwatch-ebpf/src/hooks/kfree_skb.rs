@@ -12,8 +12,8 @@ use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Segment, Skb};
 use crate::kernel::sock::Sock;
 use tcpwatch_common::config::deliver;
-use tcpwatch_common::hook;
 use tcpwatch_common::record::kind;
+use tcpwatch_common::{hook, state};
 
 tracepoint!(handle, kfree_skb);
 
@@ -26,7 +26,7 @@ fn handle(context: &impl Hooked) -> Option<()> {
     if config!(overflow_from_drops) == 1 && sock.exists() && reason == Some(config!(drop_listen_overflow)) {
         refused(context.context(), hook::KFREE_SKB, sock, skb, reason);
     }
-    if config!(ignored_from_drops) == 1 && sock.exists() && segment.packet.flags & RST != 0 {
+    if config!(ignored_from_drops) != 0 && sock.exists() && segment.packet.flags & RST != 0 {
         ignored(context, sock, &segment, reason);
     }
     if config!(deliver) & deliver::DROP != 0 {
@@ -39,6 +39,10 @@ fn handle(context: &impl Hooked) -> Option<()> {
 #[inline(always)]
 fn ignored(context: &impl Hooked, sock: Sock, segment: &Segment, reason: Option<u32>) {
     let state = sock.state();
+    if config!(ignored_from_drops) == 1 && (state == state::LISTEN || state == state::SYN_SENT) {
+        // tcp_rcv_state_process and tcp_check_req are hooked.
+        return;
+    }
     let flow = segment.flow_of_receiver(sock.netns());
     let mut event = rst_event(kind::RST_IGNORED, hook::KFREE_SKB, flow, sock, state, Some(segment));
     event.reason = reason;

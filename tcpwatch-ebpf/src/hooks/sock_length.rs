@@ -5,7 +5,7 @@
 
 use super::tracepoint;
 use crate::context::Hooked;
-use crate::kernel::field::field_or_zero;
+use crate::kernel::field::field;
 use crate::kernel::sock::Sock;
 use crate::owners;
 use tcpwatch_common::state;
@@ -19,7 +19,7 @@ const AF_INET6: u16 = 10;
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
     let sock = Sock(context.arg(0));
-    let family: u16 = field_or_zero!(sock.0, sock_family);
+    let family: u16 = field!(sock.0, sock_family);
     if (family != AF_INET && family != AF_INET6) || !sock.is_tcp() {
         return None;
     }

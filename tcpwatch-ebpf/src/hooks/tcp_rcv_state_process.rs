@@ -6,7 +6,7 @@
 use super::{entry, rst_event};
 use crate::context::Hooked;
 use crate::emit;
-use crate::kernel::field::field_or_zero;
+use crate::kernel::field::field;
 use crate::kernel::skb::{ACK, RST, Skb};
 use crate::kernel::sock::Sock;
 use tcpwatch_common::record::kind;
@@ -26,8 +26,8 @@ fn handle(context: &impl Hooked) -> Option<()> {
         return None;
     }
     if state == state::SYN_SENT && segment.packet.flags & ACK != 0 {
-        let una: u32 = field_or_zero!(sock.0, tcp_snd_una);
-        let nxt: u32 = field_or_zero!(sock.0, tcp_snd_nxt);
+        let una: u32 = field!(sock.0, tcp_snd_una);
+        let nxt: u32 = field!(sock.0, tcp_snd_nxt);
         // RFC 793: obeyed if it acknowledges the SYN, in the kernel's words after(ack, una) && !after(ack, nxt).
         let ack = segment.packet.ack;
         if (una.wrapping_sub(ack) as i32) < 0 && (nxt.wrapping_sub(ack) as i32) >= 0 {

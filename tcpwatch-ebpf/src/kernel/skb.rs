@@ -1,7 +1,7 @@
 //! Segments: addresses, ports and flags from the packet itself, which never lies about the peer (a listener's socket
 //! says `0.0.0.0`).
 
-use super::field::{field, field_or_zero, read};
+use super::field::{at, field, has_field};
 use super::sock::{Sock, net_inum};
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::record::Packet;
@@ -59,7 +59,8 @@ impl Skb {
     /// The Ethernet protocol says IPv4.
     #[inline(always)]
     pub fn is_ipv4(self) -> bool {
-        field!(self.0, skb_protocol) == Some(ETH_P_IP)
+        let protocol: u16 = field!(self.0, skb_protocol);
+        protocol == ETH_P_IP
     }
 
     /// Reads the headers. `None` for anything that is not TCP over IPv4 or IPv6.
@@ -68,27 +69,22 @@ impl Skb {
     /// tracepoint see buffers whose transport header is not set yet.
     #[inline(always)]
     pub fn segment(self) -> Option<Segment> {
-        let head: u64 = field!(self.0, skb_head)?;
-        let network: u16 = field!(self.0, skb_network_header)?;
-        let transport: u16 = field!(self.0, skb_transport_header)?;
+        let head: u64 = field!(self.0, skb_head);
+        let network: u16 = field!(self.0, skb_network_header);
         let ip = head + u64::from(network);
-        let first: u8 = read(ip, 0)?;
-        let (source, destination, tcp, end) = if first >> 4 == 4 {
-            let header: [u8; 20] = read(ip, 0)?;
-            if header[9] != IPPROTO_TCP {
+        // Five words: all of an IPv4 header without options, and enough of an IPv6 one to tell.
+        let header: [u32; 5] = at(ip);
+        let first = u32::from_be(header[0]);
+        let (source, destination, tcp, end) = if first >> 28 == 4 {
+            if (u32::from_be(header[2]) >> 16) as u8 != IPPROTO_TCP {
                 return None;
             }
-            let total = u16::from_be_bytes([header[2], header[3]]);
-            (
-                Addr::v4(u32::from_ne_bytes([header[12], header[13], header[14], header[15]])),
-                Addr::v4(u32::from_ne_bytes([header[16], header[17], header[18], header[19]])),
-                ip + u64::from(first & 15) * 4,
-                ip + u64::from(total),
-            )
-        } else if first >> 4 == 6 {
-            let payload: u16 = read(ip, 4)?;
-            let next: u8 = read(ip, 6)?;
-            let tcp = if next == IPPROTO_TCP {
+            let bytes = u64::from(first >> 24 & 15) * 4;
+            (Addr::v4(header[3]), Addr::v4(header[4]), ip + bytes, ip + u64::from(first & 0xffff))
+        } else if first >> 28 == 6 {
+            let second = u32::from_be(header[1]);
+            let transport: u16 = field!(self.0, skb_transport_header);
+            let tcp = if (second >> 8) as u8 == IPPROTO_TCP {
                 ip + IPV6_HEADER
             } else if transport != UNSET && transport > network {
                 // Extension headers lie between; the kernel has walked them.
@@ -96,16 +92,11 @@ impl Skb {
             } else {
                 return None;
             };
-            (
-                Addr(read(ip, 8)?),
-                Addr(read(ip, 24)?),
-                tcp,
-                ip + IPV6_HEADER + u64::from(u16::from_be(payload)),
-            )
+            (Addr(at(ip + 8)), Addr(at(ip + 24)), tcp, ip + IPV6_HEADER + u64::from(second >> 16))
         } else {
             return None;
         };
-        let header: [u32; 4] = read(tcp, 0)?;
+        let header: [u32; 4] = at(tcp);
         let ports = u32::from_be(header[0]);
         let word = u32::from_be(header[3]);
         let start = tcp + u64::from(word >> 28) * 4;
@@ -117,7 +108,7 @@ impl Skb {
             packet: Packet {
                 seq: u32::from_be(header[1]),
                 ack: u32::from_be(header[2]),
-                len: if end > start { (end - start) as u32 } else { 0 },
+                len: end.saturating_sub(start) as u32,
                 window: word as u16,
                 flags: (word >> 16) as u8,
                 nf_hook: 0,
@@ -131,16 +122,16 @@ impl Skb {
         if sock.exists() {
             return sock.netns();
         }
-        let mut device: u64 = field_or_zero!(self.0, skb_dev);
+        let mut device: u64 = field!(self.0, skb_dev);
         if device == 0 {
-            device = field_or_zero!(self.dst(), dst_dev);
+            device = field!(self.dst(), dst_dev);
         }
-        net_inum(field_or_zero!(device, dev_net))
+        net_inum(field!(device, dev_net))
     }
 
     #[inline(always)]
     fn dst(self) -> u64 {
-        let reference: u64 = field_or_zero!(self.0, skb_dst);
+        let reference: u64 = field!(self.0, skb_dst);
         reference & DST_POINTER
     }
 
@@ -149,9 +140,11 @@ impl Skb {
     #[inline(always)]
     pub fn is_for_this_host(self) -> bool {
         if self.is_ipv4() {
-            field!(self.dst(), rtable_type).is_none_or(|kind: u16| kind == RTN_LOCAL)
+            let kind: u16 = field!(self.dst(), rtable_type);
+            !has_field!(rtable_type) || kind == RTN_LOCAL
         } else {
-            field!(self.dst(), rt6_flags).is_none_or(|flags: u32| flags & RTF_LOCAL != 0)
+            let flags: u32 = field!(self.dst(), rt6_flags);
+            !has_field!(rt6_flags) || flags & RTF_LOCAL != 0
         }
     }
 }
@@ -160,5 +153,5 @@ impl Skb {
 #[inline(always)]
 pub fn tcp_flags(header: u64) -> u8 {
     // The layout of the wire, not of the kernel: byte 13 in every version.
-    read(header, 13).unwrap_or(0)
+    at(header + 13)
 }

@@ -1,6 +1,6 @@
 //! Sockets: full ones, TIME_WAIT minisocks and half-open requests, which share `struct sock_common`.
 
-use super::field::{field, field_or_zero};
+use super::field::{field, has_field};
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::record::{Listen, Socket, TimeWait};
 use tcpwatch_common::state;
@@ -24,7 +24,7 @@ impl Sock {
 
     #[inline(always)]
     pub fn state(self) -> u8 {
-        field_or_zero!(self.0, sock_state)
+        field!(self.0, sock_state)
     }
 
     /// Neither a minisock nor a request: what lies behind `sock_common` may be read.
@@ -36,17 +36,18 @@ impl Sock {
     /// TCP proper: MPTCP and SCTP sockets pass through the same tracepoints.
     #[inline(always)]
     pub fn is_tcp(self) -> bool {
-        field!(self.0, sock_protocol) == Some(IPPROTO_TCP)
+        let protocol: u16 = field!(self.0, sock_protocol);
+        protocol == IPPROTO_TCP
     }
 
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        net_inum(field_or_zero!(self.0, sock_net))
+        net_inum(field!(self.0, sock_net))
     }
 
     #[inline(always)]
     pub fn net(self) -> u64 {
-        field_or_zero!(self.0, sock_net)
+        field!(self.0, sock_net)
     }
 
     /// The local port in host byte order.
@@ -55,26 +56,26 @@ impl Sock {
     /// has it as `inet_sport`.
     #[inline(always)]
     pub fn local_port(self, full: bool) -> u16 {
-        let num: u16 = field_or_zero!(self.0, sock_num);
+        let num: u16 = field!(self.0, sock_num);
         if num == 0 && full {
-            return u16::from_be(field_or_zero!(self.0, inet_sport));
+            return u16::from_be(field!(self.0, inet_sport));
         }
         num
     }
 
     #[inline(always)]
     pub fn flow(self, full: bool) -> Flow {
-        let family: u16 = field_or_zero!(self.0, sock_family);
+        let family: u16 = field!(self.0, sock_family);
         let (local, remote) = if family == AF_INET6 {
-            (Addr(field_or_zero!(self.0, sock_v6_rcv_saddr)), Addr(field_or_zero!(self.0, sock_v6_daddr)))
+            (Addr(field!(self.0, sock_v6_rcv_saddr)), Addr(field!(self.0, sock_v6_daddr)))
         } else {
-            (Addr::v4(field_or_zero!(self.0, sock_rcv_saddr)), Addr::v4(field_or_zero!(self.0, sock_daddr)))
+            (Addr::v4(field!(self.0, sock_rcv_saddr)), Addr::v4(field!(self.0, sock_daddr)))
         };
         Flow {
             local,
             remote,
             local_port: self.local_port(full),
-            remote_port: u16::from_be(field_or_zero!(self.0, sock_dport)),
+            remote_port: u16::from_be(field!(self.0, sock_dport)),
             netns: self.netns(),
         }
     }
@@ -82,26 +83,26 @@ impl Sock {
     /// Orphaned: no process can reach it any more. Full sockets only.
     #[inline(always)]
     pub fn is_dead(self) -> bool {
-        let flags: u64 = field_or_zero!(self.0, sock_flags);
+        let flags: u64 = field!(self.0, sock_flags);
         flags & SOCK_DEAD != 0
     }
 
     /// `sk_socket`: what a descriptor leads to. Full sockets only.
     #[inline(always)]
     pub fn socket(self) -> u64 {
-        field_or_zero!(self.0, sock_socket)
+        field!(self.0, sock_socket)
     }
 
     /// Inode of the socket, as `/proc/PID/fd` shows it; 0 without one.
     #[inline(always)]
     pub fn inode(self) -> u64 {
-        field_or_zero!(self.socket(), socket_inode_number)
+        field!(self.socket(), socket_inode_number)
     }
 
     /// A process holds the lock, so what happens happens in that process.
     #[inline(always)]
     pub fn owned(self) -> bool {
-        let owned: i32 = field_or_zero!(self.0, sock_lock_owned);
+        let owned: i32 = field!(self.0, sock_lock_owned);
         owned != 0
     }
 
@@ -114,18 +115,18 @@ impl Sock {
     /// Bit 0: no more receiving, bit 1: no more sending. (A bitfield in no kernel from 5.10 on.)
     #[inline(always)]
     fn shutdown(self) -> u8 {
-        field_or_zero!(self.0, sock_shutdown)
+        field!(self.0, sock_shutdown)
     }
 
     #[inline(always)]
     pub fn is_mptcp(self) -> bool {
-        let flag: u8 = field_or_zero!(self.0, tcp_is_mptcp);
+        let flag: u8 = field!(self.0, tcp_is_mptcp);
         flag & 1 != 0
     }
 
     #[inline(always)]
     pub fn tw_substate(self) -> u8 {
-        field_or_zero!(self.0, tw_substate)
+        field!(self.0, tw_substate)
     }
 
     /// The listener's queues and the settings of its namespace.
@@ -133,13 +134,13 @@ impl Sock {
     pub fn listen(self) -> Listen {
         let net = self.net();
         Listen {
-            accept_len: field_or_zero!(self.0, sock_ack_backlog),
-            accept_max: field_or_zero!(self.0, sock_max_ack_backlog),
-            syn_len: field_or_zero!(self.0, icsk_queue_qlen),
-            max_syn_backlog: field_or_zero!(net, net_max_syn_backlog),
-            somaxconn: field_or_zero!(net, net_somaxconn),
-            syncookies: field_or_zero!(net, net_syncookies),
-            abort_on_overflow: field_or_zero!(net, net_abort_on_overflow),
+            accept_len: field!(self.0, sock_ack_backlog),
+            accept_max: field!(self.0, sock_max_ack_backlog),
+            syn_len: field!(self.0, icsk_queue_qlen),
+            max_syn_backlog: field!(net, net_max_syn_backlog),
+            somaxconn: field!(net, net_somaxconn),
+            syncookies: field!(net, net_syncookies),
+            abort_on_overflow: field!(net, net_abort_on_overflow),
             stage: 0,
             passed: 0,
         }
@@ -148,15 +149,15 @@ impl Sock {
     /// What tells acts apart on kernels that give no reason.
     #[inline(always)]
     pub fn details(self) -> Socket {
-        let flags: u64 = field_or_zero!(self.0, sock_flags);
+        let flags: u64 = field!(self.0, sock_flags);
         Socket {
             flags: flags as u32,
-            linger2: field_or_zero!(self.0, tcp_linger2),
-            lingertime: field_or_zero!(self.0, sock_lingertime),
-            snd_una: field_or_zero!(self.0, tcp_snd_una),
-            snd_nxt: field_or_zero!(self.0, tcp_snd_nxt),
-            rcv_nxt: field_or_zero!(self.0, tcp_rcv_nxt),
-            copied_seq: field_or_zero!(self.0, tcp_copied_seq),
+            linger2: field!(self.0, tcp_linger2),
+            lingertime: field!(self.0, sock_lingertime),
+            snd_una: field!(self.0, tcp_snd_una),
+            snd_nxt: field!(self.0, tcp_snd_nxt),
+            rcv_nxt: field!(self.0, tcp_rcv_nxt),
+            copied_seq: field!(self.0, tcp_copied_seq),
             shutdown: self.shutdown(),
             pad: [0; 7],
         }
@@ -166,16 +167,13 @@ impl Sock {
 /// Inode number of a network namespace by `struct net`.
 #[inline(always)]
 pub fn net_inum(net: u64) -> u32 {
-    field_or_zero!(net, net_inum)
+    field!(net, net_inum)
 }
 
 /// The TIME_WAIT table of a namespace by its `struct inet_timewait_death_row`.
 #[inline(always)]
 pub fn death_row(row: u64, substate: u32) -> TimeWait {
     // Since 6.1 a refcount, which the namespace itself holds once.
-    let used = match field!(row, tw_refcount) {
-        Some(count) => u32::saturating_sub(count, 1),
-        None => field_or_zero!(row, tw_count),
-    };
-    TimeWait { used, max: field_or_zero!(row, tw_max_buckets), substate, pad: 0 }
+    let used: u32 = if has_field!(tw_refcount) { u32::saturating_sub(field!(row, tw_refcount), 1) } else { field!(row, tw_count) };
+    TimeWait { used, max: field!(row, tw_max_buckets), substate, pad: 0 }
 }

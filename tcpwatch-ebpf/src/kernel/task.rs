@@ -1,7 +1,7 @@
 //! The task on this CPU. Whether it means anything is for the caller to know.
 
 use super::config::config;
-use super::field::{field, field_or_zero};
+use super::field::field;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_task};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use tcpwatch_common::owner::Owner;
@@ -26,7 +26,7 @@ fn current() -> u64 {
 
 #[inline(always)]
 pub fn is_kernel_thread() -> bool {
-    let flags: u32 = field_or_zero!(current(), task_flags);
+    let flags: u32 = field!(current(), task_flags);
     flags & PF_KTHREAD != 0
 }
 
@@ -37,9 +37,9 @@ pub fn pid() -> u32 {
     if namespace == 0 {
         return root_pid();
     }
-    let leader: u64 = field_or_zero!(current(), task_group_leader);
-    let pid: u64 = field_or_zero!(leader, task_thread_pid);
-    let level: u32 = field_or_zero!(pid, pid_level);
+    let leader: u64 = field!(current(), task_group_leader);
+    let pid: u64 = field!(leader, task_thread_pid);
+    let level: u32 = field!(pid, pid_level);
     let numbers = pid + u64::from(config!(offsets.pid_numbers));
     let mut i = 0;
     while i < PID_LEVELS {
@@ -48,9 +48,10 @@ pub fn pid() -> u32 {
         }
         // `struct upid { int nr; struct pid_namespace *ns; }`
         let number = numbers + u64::from(i) * 16;
-        let ns: u64 = field_or_zero!(number, upid_ns);
-        if field!(ns, pid_namespace_inum) == Some(namespace) {
-            return field_or_zero!(number, upid_nr);
+        let ns: u64 = field!(number, upid_ns);
+        let inum: u32 = field!(ns, pid_namespace_inum);
+        if inum == namespace {
+            return field!(number, upid_nr);
         }
         i += 1;
     }
@@ -83,8 +84,8 @@ pub unsafe fn describe(into: *mut Task) {
 /// `into` must be writable.
 #[inline(always)]
 pub unsafe fn own(into: *mut Owner, how: u8) {
-    let leader: u64 = field_or_zero!(current(), task_group_leader);
-    let start_ns = field_or_zero!(leader, task_start_boottime);
+    let leader: u64 = field!(current(), task_group_leader);
+    let start_ns = field!(leader, task_start_boottime);
     // SAFETY: by contract; the helpers have no preconditions.
     unsafe {
         (*into).start_ns = start_ns;

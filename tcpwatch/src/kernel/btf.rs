@@ -1,0 +1,338 @@
+//! A reader for BTF, the kernel's own description of its types (`Documentation/bpf/btf.rst`).
+//!
+//! Only what tcpwatch asks is offered: where a member lies, what an enum's values are called, how many arguments a function
+//! or tracepoint has. aya's reader keeps members and enum values to itself.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::HashMap;
+
+const MAGIC: u16 = 0xeb9f;
+
+const KIND_INT: u32 = 1;
+const KIND_PTR: u32 = 2;
+const KIND_ARRAY: u32 = 3;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_VOLATILE: u32 = 9;
+const KIND_CONST: u32 = 10;
+const KIND_RESTRICT: u32 = 11;
+const KIND_FUNC: u32 = 12;
+const KIND_FUNC_PROTO: u32 = 13;
+const KIND_VAR: u32 = 14;
+const KIND_DATASEC: u32 = 15;
+const KIND_DECL_TAG: u32 = 17;
+const KIND_TYPE_TAG: u32 = 18;
+const KIND_ENUM64: u32 = 19;
+
+/// Bytes of `struct btf_type`.
+const TYPE_BYTES: usize = 12;
+/// How deep structures and typedefs may nest before the data is taken for broken.
+const DEPTH: u32 = 32;
+
+/// A kernel's types.
+pub struct Btf {
+    data: Vec<u8>,
+    /// Where the strings begin in `data`, and where they end.
+    strings: std::ops::Range<usize>,
+    /// Where type `id` begins in `data`; entry 0 is `void`.
+    types: Vec<u32>,
+    /// Types by (kind, name), of the kinds and names that were asked for.
+    index: HashMap<(u32, String), u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Type {
+    at: usize,
+    name: u32,
+    kind: u32,
+    entries: usize,
+    bitfields: bool,
+    /// Size or referenced type.
+    other: u32,
+}
+
+impl Btf {
+    /// Parses raw BTF and finds the types with the given names; no others can be asked for later.
+    pub fn parse(data: Vec<u8>, names: &[&str]) -> Result<Self> {
+        ensure!(data.len() >= 24, "BTF of {} bytes is no BTF", data.len());
+        let half = |at: usize| u16::from_le_bytes([data[at], data[at + 1]]);
+        let word = |at: usize| u32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]) as usize;
+        ensure!(half(0) == MAGIC, "no BTF: it begins with {:#06x} and not {MAGIC:#06x}", half(0));
+        let header = word(4);
+        let section = |offset: usize, length: usize, what: &str| -> Result<std::ops::Range<usize>> {
+            let start = header.checked_add(word(offset)).context("BTF header overflows")?;
+            let end = start.checked_add(word(length)).context("BTF header overflows")?;
+            ensure!(end <= data.len(), "BTF is cut off: its {what} end at byte {end} of {}", data.len());
+            Ok(start..end)
+        };
+        let type_bytes = section(8, 12, "types")?;
+        let strings = section(16, 20, "strings")?;
+        let mut btf = Self { types: Vec::with_capacity(type_bytes.len() / 24), index: HashMap::new(), strings, data };
+        btf.types.push(0);
+        let wanted = btf.find_strings(names);
+        let mut at = type_bytes.start;
+        while at < type_bytes.end {
+            let ty = btf.read_type(at).with_context(|| format!("BTF type {} is cut off", btf.types.len()))?;
+            if matches!(ty.kind, KIND_STRUCT | KIND_ENUM | KIND_ENUM64 | KIND_FUNC | KIND_TYPEDEF) {
+                if let Some(name) = wanted.get(&ty.name) {
+                    let id = u32::try_from(btf.types.len()).context("too many BTF types")?;
+                    let kind = if ty.kind == KIND_ENUM64 { KIND_ENUM } else { ty.kind };
+                    // The first one wins: later namesakes are private to one source file.
+                    btf.index.entry((kind, (*name).to_owned())).or_insert(id);
+                }
+            }
+            btf.types.push(u32::try_from(at).context("BTF is too large")?);
+            let rest = match ty.kind {
+                KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
+                KIND_ARRAY => 12,
+                KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => ty.entries * 12,
+                KIND_ENUM | KIND_FUNC_PROTO => ty.entries * 8,
+                1..=KIND_ENUM64 => 0,
+                other => bail!("BTF type {} is of kind {other}, which is not known", btf.types.len() - 1),
+            };
+            at += TYPE_BYTES + rest;
+        }
+        Ok(btf)
+    }
+
+    /// String offsets of the wanted names: comparing offsets is cheaper than comparing the name of every type.
+    fn find_strings<'a>(&self, names: &[&'a str]) -> HashMap<u32, &'a str> {
+        let by_bytes: HashMap<&[u8], &str> = names.iter().map(|name| (name.as_bytes(), *name)).collect();
+        let mut found = HashMap::new();
+        let mut offset = 0usize;
+        for string in self.data[self.strings.clone()].split(|byte| *byte == 0) {
+            if let (Some(name), Ok(at)) = (by_bytes.get(string), u32::try_from(offset)) {
+                found.entry(at).or_insert(*name);
+            }
+            offset += string.len() + 1;
+        }
+        found
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        let bytes = self.data.get(at..at + 4)?;
+        Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    }
+
+    fn read_type(&self, at: usize) -> Option<Type> {
+        let info = self.word(at + 4)?;
+        Some(Type {
+            at,
+            name: self.word(at)?,
+            kind: info >> 24 & 31,
+            entries: (info & 0xffff) as usize,
+            bitfields: info >> 31 == 1,
+            other: self.word(at + 8)?,
+        })
+    }
+
+    fn by_id(&self, id: u32) -> Option<Type> {
+        if id == 0 { None } else { self.read_type(*self.types.get(id as usize)? as usize) }
+    }
+
+    fn by_name(&self, kind: u32, name: &str) -> Option<Type> {
+        self.by_id(*self.index.get(&(kind, name.to_owned()))?)
+    }
+
+    /// Follows typedefs and qualifiers.
+    fn resolve(&self, mut id: u32) -> Option<Type> {
+        for _ in 0..DEPTH {
+            let ty = self.by_id(id)?;
+            match ty.kind {
+                KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => id = ty.other,
+                _ => return Some(ty),
+            }
+        }
+        None
+    }
+
+    fn string(&self, offset: u32) -> &str {
+        let start = self.strings.start + offset as usize;
+        let Some(bytes) = self.data.get(start..self.strings.end) else { return "" };
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        std::str::from_utf8(&bytes[..end]).unwrap_or("")
+    }
+
+    /// Byte offset of a member of a structure. The path's members are separated by dots; anonymous structures and unions
+    /// are looked through. `None` where there is no such member, or it is a bitfield.
+    pub fn offset_of(&self, structure: &str, path: &str) -> Option<u32> {
+        let mut ty = self.by_name(KIND_STRUCT, structure)?;
+        let mut bits = 0;
+        let mut parts = path.split('.').peekable();
+        while let Some(part) = parts.next() {
+            let (offset, member) = self.member(ty, part, 0)?;
+            bits += offset;
+            if parts.peek().is_some() {
+                ty = self.resolve(member)?;
+            }
+        }
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// Offset in bits and type of a member.
+    fn member(&self, ty: Type, name: &str, depth: u32) -> Option<(u32, u32)> {
+        if !matches!(ty.kind, KIND_STRUCT | KIND_UNION) || depth > DEPTH {
+            return None;
+        }
+        for i in 0..ty.entries {
+            let at = ty.at + TYPE_BYTES + i * 12;
+            let (name_at, id, raw) = (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
+            let (offset, width) = if ty.bitfields { (raw & 0x00ff_ffff, raw >> 24) } else { (raw, 0) };
+            let own = self.string(name_at);
+            if own == name {
+                return (width == 0).then_some((offset, id));
+            }
+            if own.is_empty() {
+                if let Some((inner, id)) = self.resolve(id).and_then(|inner| self.member(inner, name, depth + 1)) {
+                    return Some((offset + inner, id));
+                }
+            }
+        }
+        None
+    }
+
+    /// Number and name of each value of an enum, in the kernel's order. Empty where the kernel has no such enum.
+    pub fn enum_values(&self, name: &str) -> Vec<(u32, String)> {
+        let Some(ty) = self.by_name(KIND_ENUM, name) else { return Vec::new() };
+        let stride = if ty.kind == KIND_ENUM64 { 12 } else { 8 };
+        (0..ty.entries)
+            .filter_map(|i| {
+                let at = ty.at + TYPE_BYTES + i * stride;
+                Some((self.word(at + 4)?, self.string(self.word(at)?).to_owned()))
+            })
+            .collect()
+    }
+
+    /// How many arguments a function has; `None` for one that cannot be hooked by its type.
+    pub fn function_args(&self, name: &str) -> Option<u32> {
+        let function = self.by_name(KIND_FUNC, name)?;
+        self.proto_args(function.other)
+    }
+
+    /// How many arguments a tracepoint hands to its programs: those of its `btf_trace_NAME` prototype without the first,
+    /// which is the kernel's own.
+    pub fn tracepoint_args(&self, name: &str) -> Option<u32> {
+        let typedef = self.by_name(KIND_TYPEDEF, &format!("btf_trace_{name}"))?;
+        let pointer = self.resolve(typedef.other)?;
+        if pointer.kind != KIND_PTR {
+            return None;
+        }
+        self.proto_args(pointer.other)?.checked_sub(1)
+    }
+
+    fn proto_args(&self, id: u32) -> Option<u32> {
+        let proto = self.resolve(id)?;
+        (proto.kind == KIND_FUNC_PROTO).then(|| u32::try_from(proto.entries).ok()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Builds BTF by hand: strings and types in the order of ids.
+    #[derive(Default)]
+    struct Builder {
+        strings: Vec<u8>,
+        types: Vec<u8>,
+    }
+
+    impl Builder {
+        fn name(&mut self, name: &str) -> u32 {
+            if self.strings.is_empty() {
+                self.strings.push(0);
+            }
+            if name.is_empty() {
+                return 0;
+            }
+            let at = self.strings.len() as u32;
+            self.strings.extend(name.as_bytes());
+            self.strings.push(0);
+            at
+        }
+
+        fn ty(&mut self, name: &str, kind: u32, flag: u32, other: u32, entries: &[&[u32]]) {
+            let name = self.name(name);
+            for word in [name, flag << 31 | kind << 24 | entries.len() as u32, other] {
+                self.types.extend(word.to_le_bytes());
+            }
+            for word in entries.iter().copied().flatten() {
+                self.types.extend(word.to_le_bytes());
+            }
+        }
+
+        fn build(self) -> Vec<u8> {
+            let mut data = vec![0x9f, 0xeb, 1, 0];
+            for word in [24, 0, self.types.len() as u32, self.types.len() as u32, self.strings.len() as u32] {
+                data.extend(word.to_le_bytes());
+            }
+            data.extend(&self.types);
+            data.extend(&self.strings);
+            data
+        }
+    }
+
+    fn sample() -> Btf {
+        let mut b = Builder::default();
+        let (x, y, bit) = (b.name("x"), b.name("y"), b.name("bit"));
+        // 1: int
+        b.ty("int", KIND_INT, 0, 4, &[&[32]]);
+        // 2: anonymous union { int y }
+        b.ty("", KIND_UNION, 0, 4, &[&[y, 1, 0]]);
+        // 3: struct inner { int x; union { int y }; int bit:1 }
+        b.ty("inner", KIND_STRUCT, 1, 12, &[&[x, 1, 0], &[0, 2, 32], &[bit, 1, 1 << 24 | 64]]);
+        // 4: typedef inner inner_t
+        b.ty("inner_t", KIND_TYPEDEF, 0, 3, &[]);
+        // 5: struct outer { int x; inner_t y }
+        b.ty("outer", KIND_STRUCT, 0, 16, &[&[x, 1, 0], &[y, 4, 32]]);
+        // 6: enum
+        let (red, green) = (b.name("RED"), b.name("GREEN"));
+        b.ty("colour", KIND_ENUM, 0, 4, &[&[red, 0], &[green, 7]]);
+        // 7: void (*)(void *, int, int), 8: function of it, 9: pointer, 10: tracepoint
+        b.ty("", KIND_FUNC_PROTO, 0, 0, &[&[0, 0], &[0, 1], &[0, 1]]);
+        b.ty("paint", KIND_FUNC, 0, 7, &[]);
+        b.ty("", KIND_PTR, 0, 7, &[]);
+        b.ty("btf_trace_painted", KIND_TYPEDEF, 0, 9, &[]);
+        Btf::parse(b.build(), &["inner", "outer", "colour", "paint", "btf_trace_painted"]).unwrap()
+    }
+
+    #[test]
+    fn members_are_found_through_typedefs_and_anonymous_unions() {
+        let btf = sample();
+        assert_eq!(btf.offset_of("outer", "x"), Some(0));
+        assert_eq!(btf.offset_of("outer", "y.x"), Some(4));
+        assert_eq!(btf.offset_of("outer", "y.y"), Some(8));
+    }
+
+    #[test]
+    fn what_is_not_there_is_none() {
+        let btf = sample();
+        assert_eq!(btf.offset_of("outer", "z"), None);
+        assert_eq!(btf.offset_of("missing", "x"), None);
+        assert_eq!(btf.offset_of("inner", "bit"), None, "a bitfield has no byte of its own");
+        assert_eq!(btf.function_args("missing"), None);
+        assert!(btf.enum_values("missing").is_empty());
+    }
+
+    #[test]
+    fn enums_functions_and_tracepoints() {
+        let btf = sample();
+        assert_eq!(btf.enum_values("colour"), [(0, "RED".to_owned()), (7, "GREEN".to_owned())]);
+        assert_eq!(btf.function_args("paint"), Some(3));
+        assert_eq!(btf.tracepoint_args("painted"), Some(2));
+    }
+
+    #[test]
+    fn broken_data_is_refused_with_a_sentence() {
+        for (data, says) in [
+            (vec![], "is no BTF"),
+            (vec![0; 24], "begins with 0x0000"),
+            ([&[0x9f, 0xeb, 1, 0, 24, 0, 0, 0][..], &[0xff; 16]].concat(), "BTF"),
+        ] {
+            let error = format!("{:#}", Btf::parse(data, &[]).err().unwrap());
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

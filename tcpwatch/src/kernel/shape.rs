@@ -1,0 +1,91 @@
+//! The shape of the running kernel: everything that tcpwatch takes from its BTF, in one value. A recording carries it, so
+//! that nothing after the source asks a kernel.
+
+use super::btf::Btf;
+use super::names::ReasonNames;
+use anyhow::{Context, Result, bail};
+use std::collections::HashMap;
+use std::path::Path;
+use tcpwatch_common::hook;
+use tcpwatch_common::offsets::{ABSENT, Field, Offsets};
+
+/// Where every kernel with `CONFIG_DEBUG_INFO_BTF` shows its types.
+pub const SYSTEM_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// What the programs and the names need to know.
+pub struct Shape {
+    pub offsets: Offsets,
+    /// Argument counts of the hooked functions that the kernel's types know.
+    pub functions: HashMap<&'static str, u32>,
+    /// Argument counts of the hooked tracepoints.
+    pub tracepoints: HashMap<&'static str, u32>,
+    /// `enum sk_rst_reason` (since 6.10) and `enum skb_drop_reason` (since 5.17).
+    pub reasons: ReasonNames,
+    /// Optional fields that this kernel lacks.
+    pub missing: Vec<&'static Field>,
+}
+
+impl Shape {
+    /// Reads the types of the running kernel, or those in a file that the user says are its types.
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        let path = path.unwrap_or(Path::new(SYSTEM_BTF));
+        let data = std::fs::read(path).with_context(|| {
+            format!(
+                "cannot read the kernel's types from `{}`\nhint: the kernel must be built with CONFIG_DEBUG_INFO_BTF=y; or give its types with --btf FILE",
+                path.display()
+            )
+        })?;
+        Self::parse(data).with_context(|| format!("the kernel types in `{}` cannot be used", path.display()))
+    }
+
+    pub fn parse(data: Vec<u8>) -> Result<Self> {
+        let tracepoint_types: Vec<String> = hook::ALL.iter().map(|(_, name)| format!("btf_trace_{name}")).collect();
+        let mut wanted: Vec<&str> = Offsets::FIELDS.iter().map(|field| field.structure).collect();
+        wanted.extend(hook::ALL.iter().map(|(_, name)| *name));
+        wanted.extend(tracepoint_types.iter().map(String::as_str));
+        wanted.extend(["sk_rst_reason", "skb_drop_reason"]);
+        let btf = Btf::parse(data, &wanted)?;
+
+        let mut offsets = Offsets::ABSENT;
+        let mut missing = Vec::new();
+        let mut required = Vec::new();
+        for (row, field) in Offsets::FIELDS.iter().enumerate() {
+            match btf.offset_of(field.structure, field.path) {
+                Some(offset) => offsets.set(row, offset),
+                None if field.required => required.push(format!("{}.{}", field.structure, field.path)),
+                None => missing.push(field),
+            }
+        }
+        if !required.is_empty() {
+            bail!("they lack {}, without which nothing can be told", required.join(", "));
+        }
+        let counts = |count: &dyn Fn(&str) -> Option<u32>| {
+            hook::ALL.iter().filter_map(|(_, name)| Some((*name, count(name)?))).collect()
+        };
+        Ok(Self {
+            offsets,
+            functions: counts(&|name| btf.function_args(name)),
+            tracepoints: counts(&|name| btf.tracepoint_args(name)),
+            reasons: ReasonNames::new(btf.enum_values("sk_rst_reason"), btf.enum_values("skb_drop_reason")),
+            missing,
+        })
+    }
+
+    /// Arguments of a function, 0 where it is not known.
+    pub fn args(&self, function: &str) -> u32 {
+        self.functions.get(function).copied().unwrap_or(0)
+    }
+
+    /// The tracepoint `tcp_send_reset` carries a reason and fires without a socket too.
+    pub fn reset_tracepoint_complete(&self) -> bool {
+        self.tracepoints.get("tcp_send_reset").is_some_and(|args| *args >= 3)
+    }
+
+    /// Whether an optional field is there.
+    pub fn has(&self, name: &str) -> bool {
+        Offsets::FIELDS
+            .iter()
+            .position(|field| field.name == name)
+            .is_some_and(|row| self.offsets.get(row) != ABSENT)
+    }
+}

@@ -1,0 +1,116 @@
+//! Attaching programs: one rung after the other, until one holds.
+
+use super::object;
+use crate::kernel::hooks::{Granted, Part, Rung, Way};
+use anyhow::{Context, Result, bail};
+use aya::programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint};
+use aya::{Btf, Ebpf, EbpfLoader};
+
+/// A function that exists in every kernel with TCP, small and rarely called.
+const PROBED: &str = "tcp_reset";
+
+/// Finds out by attaching two empty programs what this kernel and these privileges allow. The reasons come along: they are
+/// what the user wants to know when something is missing.
+pub(super) fn probe(btf: Option<&Btf>) -> (Granted, Vec<(Rung, String)>) {
+    let mut granted = Granted::default();
+    let mut refused = Vec::new();
+    let mut ebpf = match EbpfLoader::new().btf(btf).load(object::PROBE) {
+        Ok(ebpf) => ebpf,
+        Err(error) => {
+            let why = format!("{:#}", anyhow::Error::from(error));
+            return (granted, vec![(Rung::Fentry, why.clone()), (Rung::Kprobe, why)]);
+        }
+    };
+    for (rung, part, program, allowed) in [
+        (Rung::Fentry, Part::Fentry, "probe_fentry", &mut granted.fentry),
+        (Rung::Kprobe, Part::Kprobe, "probe_kprobe", &mut granted.kprobe),
+    ] {
+        match attach_part(&mut ebpf, part, program, PROBED, btf) {
+            Ok(()) => *allowed = true,
+            Err(error) => refused.push((rung, short(&error))),
+        }
+    }
+    (granted, refused)
+}
+
+/// Attaches all programs of a way. On failure those that held already are taken off again.
+pub(super) fn attach(ebpf: &mut Ebpf, way: &Way, function: &str, btf: Option<&Btf>) -> Result<()> {
+    for (done, (part, program)) in way.parts.iter().enumerate() {
+        if let Err(error) = attach_part(ebpf, *part, program, function, btf) {
+            for (part, program) in &way.parts[..done] {
+                unload(ebpf, *part, program);
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn attach_part(ebpf: &mut Ebpf, part: Part, name: &str, function: &str, btf: Option<&Btf>) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("there is no program `{name}`"))?;
+    let types = || btf.context("this kernel shows no types of its own");
+    match part {
+        Part::RawTracepoint => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(function)?;
+        }
+        Part::Fentry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(function, types()?)?;
+            program.attach()?;
+        }
+        Part::Fexit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(function, types()?)?;
+            program.attach()?;
+        }
+        Part::Kprobe | Part::Kretprobe => {
+            let program: &mut KProbe = program.try_into()?;
+            // Loaded already when a module's function was looked for before and not found.
+            match program.load() {
+                Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+                Err(error) => bail!(error),
+            }
+            program.attach(function, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn unload(ebpf: &mut Ebpf, part: Part, name: &str) {
+    let Some(program) = ebpf.program_mut(name) else { return };
+    // A program that cannot be unloaded stays attached until the end, where the kernel takes it off; its partner is
+    // missing, so it only costs time.
+    let _ = match part {
+        Part::RawTracepoint => <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::unload),
+        Part::Fentry => <&mut FEntry>::try_from(program).and_then(FEntry::unload),
+        Part::Fexit => <&mut FExit>::try_from(program).and_then(FExit::unload),
+        Part::Kprobe | Part::Kretprobe => <&mut KProbe>::try_from(program).and_then(KProbe::unload),
+    };
+}
+
+/// An error in one line, without the verifier's pages (which go to the debug output).
+pub(super) fn short(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        if let Some(ProgramError::LoadError { io_error, .. }) = cause.downcast_ref::<ProgramError>() {
+            return format!("the kernel refused to load it: {io_error}");
+        }
+        let line = cause.to_string();
+        let line = line.lines().next().unwrap_or_default();
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(line);
+    }
+    text
+}
+
+/// The verifier's own words, for a bug report.
+pub(super) fn verifier_log(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<ProgramError>() {
+        Some(ProgramError::LoadError { verifier_log, .. }) => Some(verifier_log.to_string()),
+        _ => None,
+    })
+}

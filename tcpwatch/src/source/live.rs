@@ -1,0 +1,306 @@
+//! The running kernel: loads the programs, attaches what is granted, hands out records and counters.
+
+use super::attach::{attach, probe, short, verifier_log};
+use super::object;
+use crate::host::preflight::HookStatus;
+use crate::host::seed::Seed;
+use crate::kernel::hooks::{self, Granted, HOOKS, Hook, Plan, Rung, When};
+use crate::kernel::shape::Shape;
+use anyhow::{Context, Result, bail};
+use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::{Btf, Ebpf, EbpfLoader};
+use std::path::Path;
+use tcpwatch_common::config::Config;
+use tcpwatch_common::counters::{HookCounters, NetnsCounters};
+use tcpwatch_common::filter::Filter;
+use tcpwatch_common::flow::PortKey;
+use tcpwatch_common::hook;
+use tcpwatch_common::offsets::ABSENT;
+use tcpwatch_common::owner::{Owner, PortOwner};
+
+/// Inode of the initial pid namespace (`PROC_PID_INIT_INO`).
+const INITIAL_PIDNS: u64 = 0xEFFF_FFFC;
+
+/// What the user decided about the kernel side.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bits of `tcpwatch_common::config::deliver`.
+    pub deliver: u32,
+    pub filter: Filter,
+    /// Bytes of the ring buffer: a power of two, at least a page.
+    pub buffer: u32,
+    /// The only rung to use for functions, for tests and odd hosts; `None`: whatever is granted.
+    pub only: Option<Rung>,
+}
+
+/// Programs in the kernel, attached. Dropping it takes them off; so does the kernel if the process is killed.
+pub struct Live {
+    ebpf: Ebpf,
+    types: Option<Btf>,
+    events: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, HookCounters>,
+    netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
+    granted: Granted,
+    status: Vec<HookStatus>,
+    /// Hooks whose module is not loaded yet.
+    waiting: Vec<&'static Hook>,
+}
+
+impl Live {
+    /// Loads and attaches. Fails only if nothing could be told at all; what is missing is in [`Self::status`].
+    pub fn start(shape: &Shape, settings: &Settings) -> Result<Self> {
+        raise_memlock();
+        // aya needs the kernel's own types for trampolines; the user's file would not do.
+        let types = Btf::from_sys_fs().ok();
+        let (mut granted, refused) = match settings.only {
+            Some(Rung::Tracepoint) => (Granted::default(), Vec::new()),
+            _ => probe(types.as_ref()),
+        };
+        if let Some(only) = settings.only {
+            granted.fentry &= only == Rung::Fentry;
+            granted.kprobe &= only == Rung::Kprobe;
+        }
+        let plan = Plan { shape, granted, deliver: settings.deliver };
+        let config = configure(&plan, settings.filter);
+        let mut ebpf = EbpfLoader::new()
+            .btf(types.as_ref())
+            .override_global("CONFIG", &config, true)
+            .map_max_entries("EVENTS", settings.buffer)
+            .load(object::PROGRAMS)
+            .map_err(anyhow::Error::from)
+            .map_err(|error| {
+                let why = short(&error);
+                error.context(format!(
+                    "cannot create the tables in the kernel: {why}\nhint: `tcpwatch doctor` says which privilege is missing"
+                ))
+            })?;
+        let mut live = Self {
+            events: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
+            counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
+            netns: PerCpuHashMap::try_from(take(&mut ebpf, "NETNS_COUNTERS")?)?,
+            ebpf,
+            types,
+            granted,
+            status: Vec::new(),
+            waiting: Vec::new(),
+        };
+        for hook in HOOKS.iter().filter(|hook| plan.wants(hook)) {
+            live.attach_hook(hook, &plan, &refused);
+        }
+        if !live.is_attached(hook::TCP_SEND_RESET) && !live.is_attached(hook::INET_SOCK_SET_STATE) {
+            let why = live.status.iter().flat_map(|status| &status.tried).map(|(_, why)| why.as_str()).next();
+            bail!(
+                "nothing could be attached to this kernel: {}\nhint: `tcpwatch doctor` says which privilege or kernel option is missing",
+                why.unwrap_or("it has none of the hooks")
+            );
+        }
+        Ok(live)
+    }
+
+    fn attach_hook(&mut self, hook: &'static Hook, plan: &Plan<'_>, refused: &[(Rung, String)]) {
+        let mut tried = Vec::new();
+        let mut attached = None;
+        for way in plan.ways(hook) {
+            match attach(&mut self.ebpf, way, hook.name(), self.types.as_ref()) {
+                Ok(()) => {
+                    attached = Some(way.rung.name().to_owned());
+                    break;
+                }
+                Err(error) => {
+                    if let Some(log) = verifier_log(&error).filter(|_| std::env::var_os("TCPWATCH_DEBUG").is_some()) {
+                        eprintln!("{} as {}: {log}", hook.name(), way.rung.name());
+                    }
+                    tried.push((way.rung.name().to_owned(), short(&error)));
+                }
+            }
+        }
+        if attached.is_none() {
+            for way in hook.ways.iter().filter(|way| plan.ways(hook).all(|other| other.rung != way.rung)) {
+                let why = match refused.iter().find(|(rung, _)| *rung == way.rung) {
+                    Some((_, why)) => why.clone(),
+                    None if plan.granted.allows(way.rung) => "this kernel has no such function or tracepoint".to_owned(),
+                    None => "not used".to_owned(),
+                };
+                tried.push((way.rung.name().to_owned(), why));
+            }
+            if let When::Module(module) = hook.when {
+                // A kprobe on a module's function works as soon as the module is there.
+                if self.granted.kprobe && !module_loaded(module) {
+                    tried = vec![("kprobe".to_owned(), format!("waits for the module {module}"))];
+                    self.waiting.push(hook);
+                }
+            }
+        }
+        self.status.push(HookStatus {
+            name: hook.name().to_owned(),
+            attached,
+            tried,
+            loses: hook.loses.to_owned(),
+        });
+    }
+
+    /// What is attached, how, and what is not.
+    pub fn status(&self) -> &[HookStatus] {
+        &self.status
+    }
+
+    pub fn is_attached(&self, id: u8) -> bool {
+        hook::name(id).is_some_and(|name| {
+            self.status.iter().any(|status| status.name == name && status.attached.is_some())
+        })
+    }
+
+    /// Attaches hooks whose module came in the meantime; gives their names. Cheap while nothing changes.
+    pub fn attach_late(&mut self) -> Vec<&'static str> {
+        let mut came = Vec::new();
+        let waiting = std::mem::take(&mut self.waiting);
+        for hook in waiting {
+            let When::Module(module) = hook.when else { continue };
+            if !module_loaded(module) {
+                self.waiting.push(hook);
+                continue;
+            }
+            for way in hook.ways.iter().filter(|way| way.rung == Rung::Kprobe) {
+                let result = attach(&mut self.ebpf, way, hook.name(), None);
+                if let Some(status) = self.status.iter_mut().find(|status| status.name == hook.name()) {
+                    match result {
+                        Ok(()) => {
+                            status.attached = Some(way.rung.name().to_owned());
+                            came.push(hook.name());
+                        }
+                        Err(error) => status.tried = vec![(way.rung.name().to_owned(), short(&error))],
+                    }
+                }
+            }
+        }
+        came
+    }
+
+    /// Tells the programs who owned what before they were attached.
+    pub fn seed(&mut self, seed: &Seed) -> Result<()> {
+        let mut sockets: HashMap<_, u64, Owner> = HashMap::try_from(map(&mut self.ebpf, "SEEDS")?)?;
+        for (inode, owner) in &seed.sockets {
+            if sockets.insert(inode, owner, 0).is_err() {
+                // Full after a million sockets: the rest have no owner until they are used.
+                break;
+            }
+        }
+        let mut ports: HashMap<_, PortKey, PortOwner> = HashMap::try_from(map(&mut self.ebpf, "PORTS")?)?;
+        for (key, owner) in &seed.ports {
+            // What a program learnt in the meantime is newer.
+            if ports.get(key, 0).is_err() {
+                ports.insert(key, owner, 0).context("cannot tell the programs who listens")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands out the records that are there, at most `limit`; gives how many they were.
+    pub fn drain(&mut self, limit: usize, mut take: impl FnMut(&[u8])) -> usize {
+        let mut count = 0;
+        while count < limit {
+            let Some(record) = self.events.next() else { break };
+            take(&record);
+            count += 1;
+        }
+        count
+    }
+
+    /// The books of every hook, summed over the CPUs.
+    pub fn counters(&self) -> Result<Vec<(u8, HookCounters)>> {
+        let mut all = Vec::with_capacity(hook::ALL.len());
+        for (id, name) in hook::ALL {
+            let per_cpu = self
+                .counters
+                .get(&u32::from(*id), 0)
+                .with_context(|| format!("cannot read the counters of {name}"))?;
+            let mut sum = HookCounters::default();
+            per_cpu.iter().for_each(|row| sum.add(row));
+            all.push((*id, sum));
+        }
+        Ok(all)
+    }
+
+    /// The books of every network namespace, summed over the CPUs.
+    pub fn netns_counters(&self) -> Vec<(u32, NetnsCounters)> {
+        self.netns
+            .iter()
+            .flatten()
+            .map(|(netns, per_cpu)| {
+                let mut sum = NetnsCounters::default();
+                per_cpu.iter().for_each(|row| sum.add(row));
+                (netns, sum)
+            })
+            .collect()
+    }
+}
+
+fn configure(plan: &Plan<'_>, filter: Filter) -> Config {
+    let shape = plan.shape;
+    let flag = |yes: bool| u32::from(yes);
+    let drop_args = shape.tracepoints.get("kfree_skb").copied().unwrap_or(0);
+    Config {
+        deliver: plan.deliver,
+        reset_tracepoint_complete: flag(shape.reset_tracepoint_complete()),
+        reset_functions: flag(
+            !shape.reset_tracepoint_complete()
+                && plan.expects(hook::TCP_V4_SEND_RESET)
+                && plan.expects(hook::TCP_V6_SEND_RESET),
+        ),
+        reset_has_skb: flag(shape.args("tcp_reset") >= 2),
+        drop_has_reason: flag(drop_args >= 3),
+        drop_has_socket: flag(drop_args >= 4),
+        ignored_from_drops: plan.ignored_from_drops(),
+        overflow_from_drops: flag(plan.overflow_from_drops()),
+        drop_listen_overflow: shape.reasons.drop_number("TCP_LISTEN_OVERFLOW").unwrap_or(ABSENT),
+        drop_no_socket: shape.reasons.drop_number("NO_SOCKET").unwrap_or(ABSENT),
+        args_inet_csk_accept: shape.args("inet_csk_accept"),
+        args_tcp_validate_incoming: shape.args("tcp_validate_incoming"),
+        args_tcp_check_req: shape.args("tcp_check_req"),
+        args_tcp_timewait_state_process: shape.args("tcp_timewait_state_process"),
+        args_inet_twsk_alloc: shape.args("inet_twsk_alloc"),
+        args_tcp_conn_request: shape.args("tcp_conn_request"),
+        args_tcp_v4_syn_recv_sock: shape.args("tcp_v4_syn_recv_sock"),
+        args_tcp_v6_syn_recv_sock: shape.args("tcp_v6_syn_recv_sock"),
+        pidns: own_pidns(),
+        offsets: shape.offsets,
+        filter,
+    }
+}
+
+/// Inode of the own pid namespace, 0 for the initial one.
+fn own_pidns() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata("/proc/self/ns/pid").map(|file| file.ino()) {
+        Ok(INITIAL_PIDNS) | Err(_) => 0,
+        Ok(inode) => u32::try_from(inode).unwrap_or(0),
+    }
+}
+
+fn module_loaded(name: &str) -> bool {
+    Path::new("/sys/module").join(name).exists()
+}
+
+/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK. Later ones do not, and a container may not raise it: so failure is
+/// no error here, creating the maps will tell.
+fn raise_memlock() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+    ebpf.take_map(name).with_context(|| format!("there is no table `{name}`"))
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+    ebpf.map_mut(name).with_context(|| format!("there is no table `{name}`"))
+}
+
+/// Every hook with the rung it would get on a kernel of the given shape, without attaching: for tables in the docs.
+pub fn planned(shape: &Shape, granted: Granted) -> Vec<(&'static str, Option<&'static str>)> {
+    let plan = Plan { shape, granted, deliver: u32::MAX };
+    hooks::HOOKS
+        .iter()
+        .map(|hook| (hook.name(), plan.ways(hook).next().map(|way| way.rung.name())))
+        .collect()
+}
