@@ -6,3 +6,4 @@ pub mod diagnose;
 pub mod event;
 pub mod kernel;
 pub mod source;
+pub mod sink;

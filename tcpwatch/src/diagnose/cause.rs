@@ -239,7 +239,7 @@ fn listen_drop(facts: &Facts<'_>) -> Option<Cause> {
 /// `17 ms`, `3.2 s`: short, as a reader takes it in.
 fn span(ns: u64) -> String {
     match ns {
-        0..1_000_000 => format!("{} µs", ns / 1_000),
+        0..1_000_000 => format!("{} us", ns / 1_000),
         1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
         1_000_000_000..100_000_000_000 => format!("{}.{} s", ns / 1_000_000_000, ns / 100_000_000 % 10),
         _ => format!("{} s", ns / 1_000_000_000),

@@ -1,6 +1,5 @@
 //! Which queue of a listener turned a connection away, told from the queues' lengths and from how far the segment came.
 
-use super::reason::reached;
 use super::site::Site;
 use crate::event::{Certainty, ListenAction, ListenInfo, Queue, Stage};
 use tcpwatch_common::record::{Listen, Record, flag, passed};
@@ -21,6 +20,11 @@ pub fn judge(record: &Record, site: &Site<'_>) -> Option<Verdict> {
         return None;
     }
     Some(if record.listen.stage == 0 { at_syn(record) } else { at_ack(record, site) })
+}
+
+/// Whether a SYN got so far ([`passed`]).
+fn reached(record: &Record, bit: u8) -> bool {
+    record.listen.passed & bit != 0
 }
 
 /// The kernel's own test: a queue of limit 2 holds 3.

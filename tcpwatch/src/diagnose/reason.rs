@@ -5,7 +5,7 @@ use super::state;
 use crate::event::{Reason, ReasonFrom};
 use crate::kernel::names::ReasonNames;
 use tcpwatch_common::hook;
-use tcpwatch_common::record::{Record, flag, kind, passed};
+use tcpwatch_common::record::{Record, flag, kind};
 use tcpwatch_common::state::{CLOSE, CLOSING, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
 
 /// `SOCK_LINGER` and `SOCK_KEEPOPEN` of `enum sock_flags`: the same bits in every kernel from 5.10 on.
@@ -153,11 +153,6 @@ pub(super) fn acknowledges_syn(record: &Record) -> bool {
 /// `a` lies behind `b` in the sequence space.
 pub(super) fn after(a: u32, b: u32) -> bool {
     (b.wrapping_sub(a) as i32) < 0
-}
-
-/// Whether a SYN got as far as a request socket.
-pub(super) fn reached(record: &Record, bit: u8) -> bool {
-    record.listen.passed & bit != 0
 }
 
 #[cfg(test)]

@@ -1,0 +1,102 @@
+//! JSON lines: one object a line, version 1 of the public schema.
+
+pub mod schema;
+
+use super::Sink;
+use crate::event::{Event, Lost, Start, Summary};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Writes one object a line.
+#[derive(Debug)]
+pub struct JsonSink<W> {
+    out: W,
+}
+
+impl<W: Write> JsonSink<W> {
+    /// A sink that writes to `out`; give it a buffered writer.
+    pub fn new(out: W) -> Self {
+        Self { out }
+    }
+
+    fn line(&mut self, object: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, object)?;
+        self.out.write_all(b"\n")
+    }
+}
+
+impl<W: Write> Sink for JsonSink<W> {
+    fn start(&mut self, start: &Start) -> io::Result<()> {
+        self.line(&schema::Start::from(start))
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.line(&schema::Event::from(event))
+    }
+
+    fn lost(&mut self, lost: &Lost) -> io::Result<()> {
+        self.line(&schema::Lost::from(lost))
+    }
+
+    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        self.line(&schema::Summary::from(summary))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventKind, HookStatus};
+
+    fn written(write: impl FnOnce(&mut JsonSink<&mut Vec<u8>>)) -> serde_json::Value {
+        let mut out = Vec::new();
+        write(&mut JsonSink::new(&mut out));
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_known_is_null_and_every_key_is_there() {
+        let object = written(|sink| sink.event(&Event::new(EventKind::RstSent, 5, 0)).unwrap());
+        let keys = "event time mono_ns netns local remote state owner task reason cause site history listen timewait \
+            packet mptcp count";
+        for key in keys.split_ascii_whitespace() {
+            assert!(object.get(key).is_some(), "{key} is missing");
+        }
+        for key in "netns local remote state owner task reason cause site listen timewait packet".split(' ') {
+            assert!(object[key].is_null(), "{key} is not null");
+        }
+        assert_eq!(object["event"], "rst_sent");
+        assert_eq!(object["time"], "1970-01-01T00:00:00.000000Z");
+        assert!(object.get("stack").is_none(), "only with -k");
+        assert!(object.get("old_state").is_none(), "only of state events");
+    }
+
+    #[test]
+    fn a_state_event_has_both_states_even_when_one_is_unknown() {
+        let object = written(|sink| sink.event(&Event::new(EventKind::State, 5, 0)).unwrap());
+        for key in ["old_state", "new_state", "for_us"] {
+            assert!(object.get(key).is_some_and(|value| value.is_null()), "{key}");
+        }
+    }
+
+    #[test]
+    fn hooks_tell_how_or_why_not() {
+        let hook = |name: &str, attached| HookStatus { name: name.to_owned(), attached, sees: None };
+        let start = Start {
+            mono_ns: 1,
+            time_ns: 2,
+            version: "0.1.0".to_owned(),
+            kernel: "6.12".to_owned(),
+            hooks: vec![hook("tcp_reset", Ok("fentry".to_owned())), hook("nf_send_reset", Err("no module".to_owned()))],
+        };
+        let object = written(|sink| sink.start(&start).unwrap());
+        assert_eq!(object["hooks"]["tcp_reset"]["attached"], "fentry");
+        assert!(object["hooks"]["nf_send_reset"]["attached"].is_null());
+        assert_eq!(object["hooks"]["nf_send_reset"]["why_not"], "no module");
+    }
+}

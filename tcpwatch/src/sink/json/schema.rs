@@ -1,0 +1,359 @@
+//! The public shape of events, version 1: keys are added here, never renamed. Apart from the inner types, so that a change
+//! of those cannot change what other programs read.
+
+use crate::event;
+use crate::sink::time::rfc3339;
+use serde::{Serialize, Serializer};
+
+/// Version of this schema, in `start`.
+pub const VERSION: u32 = 1;
+
+/// Any event about a connection or a listener.
+#[derive(Debug, Serialize)]
+pub struct Event<'a> {
+    event: &'static str,
+    #[serde(serialize_with = "moment")]
+    time: u64,
+    mono_ns: u64,
+    netns: Option<u32>,
+    local: Option<Endpoint>,
+    remote: Option<Endpoint>,
+    state: Option<&'static str>,
+    /// Of `state` events only.
+    #[serde(flatten)]
+    transition: Option<Transition>,
+    owner: Option<Owner<'a>>,
+    task: Option<Task<'a>>,
+    reason: Option<Reason<'a>>,
+    cause: Option<Cause<'a>>,
+    site: Option<&'a str>,
+    /// With `-k` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stack: Option<&'a [String]>,
+    history: Vec<HistoryStep>,
+    listen: Option<Listen>,
+    timewait: Option<TimeWait>,
+    packet: Option<Packet>,
+    mptcp: bool,
+    count: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Endpoint {
+    addr: std::net::IpAddr,
+    port: u16,
+}
+
+#[derive(Debug, Serialize)]
+struct Transition {
+    old_state: Option<&'static str>,
+    new_state: Option<&'static str>,
+    for_us: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Owner<'a> {
+    pid: Option<u32>,
+    comm: &'a str,
+    exe: Option<&'a str>,
+    uid: u32,
+    cgroup: Option<&'a str>,
+    container: Option<&'a str>,
+    how: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Task<'a> {
+    pid: Option<u32>,
+    comm: &'a str,
+    context: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reason<'a> {
+    name: &'a str,
+    from: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Cause<'a> {
+    id: &'static str,
+    certainty: &'static str,
+    summary: &'a str,
+    evidence: &'a [String],
+    fix: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct HistoryStep {
+    state: &'static str,
+    for_us: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listen {
+    queue: Option<&'static str>,
+    stage: &'static str,
+    len: u32,
+    max: u32,
+    backlog: Option<u32>,
+    somaxconn: Option<u32>,
+    action: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct TimeWait {
+    used: u32,
+    max: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Packet {
+    seq: u32,
+    ack: u32,
+    /// `SYN|ACK`.
+    flags: String,
+    window: u16,
+    len: u32,
+}
+
+fn moment<S: Serializer>(time_ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time_ns))
+}
+
+fn endpoint(endpoint: &event::Endpoint) -> Endpoint {
+    Endpoint { addr: endpoint.addr, port: endpoint.port }
+}
+
+impl<'a> From<&'a event::Event> for Event<'a> {
+    fn from(event: &'a event::Event) -> Self {
+        let is_transition = event.kind == event::EventKind::State;
+        Self {
+            event: event.kind.name(),
+            time: event.time_ns,
+            mono_ns: event.mono_ns,
+            netns: event.netns,
+            local: event.local.as_ref().map(endpoint),
+            remote: event.remote.as_ref().map(endpoint),
+            state: event.state,
+            transition: is_transition.then_some(Transition {
+                old_state: event.old_state,
+                new_state: event.new_state,
+                for_us: event.for_us,
+            }),
+            owner: event.owner.as_ref().map(Owner::from),
+            task: event.task.as_ref().map(|task| Task {
+                pid: task.pid,
+                comm: &task.comm,
+                context: task.context.map(event::TaskContext::name),
+            }),
+            reason: event
+                .reason
+                .as_ref()
+                .map(|reason| Reason { name: &reason.name, from: reason.from.name() }),
+            cause: event.cause.as_ref().map(Cause::from),
+            site: event.site.as_deref(),
+            stack: event.stack.as_deref(),
+            history: event
+                .history
+                .iter()
+                .map(|step| HistoryStep { state: step.state, for_us: step.for_us })
+                .collect(),
+            listen: event.listen.as_ref().map(Listen::from),
+            timewait: event.timewait.map(|table| TimeWait { used: table.used, max: table.max }),
+            packet: event.packet.as_ref().map(Packet::from),
+            mptcp: event.mptcp,
+            count: event.count,
+        }
+    }
+}
+
+impl<'a> From<&'a event::OwnerInfo> for Owner<'a> {
+    fn from(owner: &'a event::OwnerInfo) -> Self {
+        // Taken apart, so that a new field is a decision.
+        let event::OwnerInfo { pid, comm, exe, uid, cgroup, container, how, start_ns: _, cgroup_id: _ } = owner;
+        Self {
+            pid: *pid,
+            comm,
+            exe: exe.as_deref(),
+            uid: *uid,
+            cgroup: cgroup.as_deref(),
+            container: container.as_deref(),
+            how,
+        }
+    }
+}
+
+impl<'a> From<&'a event::Cause> for Cause<'a> {
+    fn from(cause: &'a event::Cause) -> Self {
+        Self {
+            id: cause.id,
+            certainty: cause.certainty.name(),
+            summary: &cause.summary,
+            evidence: &cause.evidence,
+            fix: cause.fix.as_deref(),
+        }
+    }
+}
+
+impl From<&event::ListenInfo> for Listen {
+    fn from(listen: &event::ListenInfo) -> Self {
+        Self {
+            queue: listen.queue.map(event::Queue::name),
+            stage: listen.stage.name(),
+            len: listen.len,
+            max: listen.max,
+            backlog: listen.backlog,
+            somaxconn: listen.somaxconn,
+            action: listen.action.name(),
+        }
+    }
+}
+
+impl From<&event::PacketInfo> for Packet {
+    fn from(packet: &event::PacketInfo) -> Self {
+        Self {
+            seq: packet.seq,
+            ack: packet.ack,
+            flags: packet.flag_names(),
+            window: packet.window,
+            len: packet.len,
+        }
+    }
+}
+
+/// A list of pairs as a JSON object, in the list's order.
+fn object<'a, S, T, V>(list: &'a [T], serializer: S, pair: impl Fn(&'a T) -> (&'a str, V)) -> Result<S::Ok, S::Error>
+where
+    S: Serializer,
+    V: Serialize,
+{
+    serializer.collect_map(list.iter().map(pair))
+}
+
+/// The first line.
+#[derive(Debug, Serialize)]
+pub struct Start<'a> {
+    event: &'static str,
+    #[serde(serialize_with = "moment")]
+    time: u64,
+    mono_ns: u64,
+    schema: u32,
+    version: &'a str,
+    kernel: &'a str,
+    #[serde(serialize_with = "hooks")]
+    hooks: &'a [event::HookStatus],
+}
+
+#[derive(Debug, Serialize)]
+struct Hook<'a> {
+    attached: Option<&'a str>,
+    why_not: Option<&'a str>,
+    sees: Option<&'a str>,
+}
+
+fn hooks<S: Serializer>(hooks: &[event::HookStatus], serializer: S) -> Result<S::Ok, S::Error> {
+    object(hooks, serializer, |hook| {
+        let attached = hook.attached.as_deref();
+        let entry = Hook {
+            attached: attached.ok(),
+            why_not: attached.err().map(String::as_str),
+            sees: hook.sees.as_deref(),
+        };
+        (hook.name.as_str(), entry)
+    })
+}
+
+impl<'a> From<&'a event::Start> for Start<'a> {
+    fn from(start: &'a event::Start) -> Self {
+        Self {
+            event: "start",
+            time: start.time_ns,
+            mono_ns: start.mono_ns,
+            schema: VERSION,
+            version: &start.version,
+            kernel: &start.kernel,
+            hooks: &start.hooks,
+        }
+    }
+}
+
+/// Records that found no room.
+#[derive(Debug, Serialize)]
+pub struct Lost<'a> {
+    event: &'static str,
+    #[serde(serialize_with = "moment")]
+    time: u64,
+    mono_ns: u64,
+    hook: &'a str,
+    count: u64,
+}
+
+impl<'a> From<&'a event::Lost> for Lost<'a> {
+    fn from(lost: &'a event::Lost) -> Self {
+        Self { event: "lost", time: lost.time_ns, mono_ns: lost.mono_ns, hook: &lost.hook, count: lost.count }
+    }
+}
+
+/// The last line.
+#[derive(Debug, Serialize)]
+pub struct Summary<'a> {
+    event: &'static str,
+    #[serde(serialize_with = "moment")]
+    time: u64,
+    mono_ns: u64,
+    watched_ns: u64,
+    #[serde(serialize_with = "books")]
+    hooks: &'a [event::HookBooks],
+    reconciliation: Vec<Reconciliation<'a>>,
+    #[serde(serialize_with = "causes")]
+    causes: &'a [event::CauseCount],
+}
+
+#[derive(Debug, Serialize)]
+struct Counters {
+    seen: u64,
+    delivered: u64,
+    filtered: u64,
+    aggregated: u64,
+    lost: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Reconciliation<'a> {
+    netns: u32,
+    counter: &'a str,
+    kernel: Option<u64>,
+    explained: u64,
+}
+
+fn books<S: Serializer>(hooks: &[event::HookBooks], serializer: S) -> Result<S::Ok, S::Error> {
+    object(hooks, serializer, |hook| {
+        let tcpwatch_common::counters::HookCounters { seen, delivered, filtered, aggregated, lost } = hook.counters;
+        (hook.name.as_str(), Counters { seen, delivered, filtered, aggregated, lost })
+    })
+}
+
+fn causes<S: Serializer>(causes: &[event::CauseCount], serializer: S) -> Result<S::Ok, S::Error> {
+    object(causes, serializer, |cause| (cause.id.as_str(), cause.count))
+}
+
+impl<'a> From<&'a event::Summary> for Summary<'a> {
+    fn from(summary: &'a event::Summary) -> Self {
+        let row = |row: &'a event::Reconciliation| Reconciliation {
+            netns: row.netns,
+            counter: &row.counter,
+            kernel: row.kernel,
+            explained: row.explained,
+        };
+        Self {
+            event: "summary",
+            time: summary.time_ns,
+            mono_ns: summary.mono_ns,
+            watched_ns: summary.watched_ns,
+            hooks: &summary.hooks,
+            reconciliation: summary.netns.iter().map(row).collect(),
+            causes: &summary.causes,
+        }
+    }
+}
