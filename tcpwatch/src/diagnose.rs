@@ -11,9 +11,7 @@ pub(crate) mod samples;
 pub mod site;
 pub mod state;
 
-use crate::event::{
-    Endpoint, Event, EventKind, ListenInfo, PacketInfo, TaskContext, TaskInfo, TimeWaitInfo,
-};
+use crate::event::{Endpoint, Event, EventKind, ListenInfo, PacketInfo, TaskContext, TaskInfo, TimeWaitInfo};
 use crate::kernel::names::ReasonNames;
 use crate::kernel::symbols::Symbols;
 use site::Site;
@@ -73,7 +71,8 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
     event.cause = cause;
     event.site = site.function.map(str::to_owned);
     event.stack = ctx.want_stack.then(|| stack(&site));
-    event.history = state::connection(raw).map(|memory| state::history(memory, raw.mono_ns)).unwrap_or_default();
+    event.history =
+        state::connection(raw).map(|memory| state::history(memory, raw.mono_ns)).unwrap_or_default();
     event.listen = verdict.map(|verdict| verdict.info).or_else(|| listener(raw));
     event.timewait = timewait(raw);
     event.packet = packet(raw);
@@ -100,7 +99,8 @@ fn transition_context(raw: &StateRecord) -> Option<TaskContext> {
     if raw.flags & flag::OWNED != 0 {
         return Some(TaskContext::Process);
     }
-    let by_segment = [states::ESTABLISHED, states::SYN_RECV, states::FIN_WAIT2, states::CLOSE_WAIT, states::CLOSING];
+    let by_segment =
+        [states::ESTABLISHED, states::SYN_RECV, states::FIN_WAIT2, states::CLOSE_WAIT, states::CLOSING];
     by_segment.contains(&raw.new_state).then_some(TaskContext::Softirq)
 }
 
@@ -148,7 +148,8 @@ fn listener(raw: &Record) -> Option<ListenInfo> {
 }
 
 fn timewait(raw: &Record) -> Option<TimeWaitInfo> {
-    (raw.flags & flag::TIME_WAIT != 0).then_some(TimeWaitInfo { used: raw.timewait.used, max: raw.timewait.max })
+    (raw.flags & flag::TIME_WAIT != 0)
+        .then_some(TimeWaitInfo { used: raw.timewait.used, max: raw.timewait.max })
 }
 
 fn packet(raw: &Record) -> Option<PacketInfo> {
@@ -160,6 +161,19 @@ fn packet(raw: &Record) -> Option<PacketInfo> {
         window: packet.window,
         len: packet.len,
     })
+}
+
+/// Adds to an RST drawn by a refused connection how full the table was at the last refusal in its namespace, which the
+/// pipeline remembers: the RST itself comes later and its record does not know.
+pub fn recall_timewait(event: &mut Event, table: TimeWaitInfo) {
+    let Some(cause) = event.cause.as_mut().filter(|cause| cause.id == "tw-bucket-overflow") else { return };
+    if event.timewait.is_some() {
+        return;
+    }
+    event.timewait = Some(table);
+    let at = cause.evidence.len().min(1);
+    cause.evidence.insert(at, cause::late::filled(table.used, table.max));
+    cause.fix = Some(cause::late::more(table.max));
 }
 
 /// Room that orphaned sockets and TCP buffers take, as the host stage reads it after an event.
@@ -187,11 +201,10 @@ pub fn refine_memory(event: &mut Event, pressure: &Pressure) {
     cause.evidence.pop();
     cause.evidence.push(format!("{orphans} orphans of net.ipv4.tcp_max_orphans={max_orphans}"));
     cause.evidence.push(format!("{pages} pages of net.ipv4.tcp_mem={max_pages}"));
-    if memory {
-        if let Some(spec) = catalog::find("out-of-memory") {
-            cause.id = spec.id;
-            cause.summary = cause.summary.replace("too many orphaned sockets: that of", "TCP is out of memory: the orphaned socket of");
-            cause.fix = spec.fix.map(str::to_owned);
-        }
+    if memory && let Some(spec) = catalog::find("out-of-memory") {
+        let owner = event.owner.as_ref().map_or_else(|| cause::NOBODY.to_owned(), cause::name_owner);
+        cause.id = spec.id;
+        cause.summary = spec.summary.replace("{owner}", &owner);
+        cause.fix = spec.fix.map(str::to_owned);
     }
 }

@@ -303,16 +303,8 @@ impl PacketInfo {
 
 /// Byte 13 of a TCP header in words, `none` when it is 0.
 pub fn flag_names(flags: u8) -> String {
-    const NAMES: [(u8, &str); 8] = [
-        (2, "SYN"),
-        (1, "FIN"),
-        (4, "RST"),
-        (8, "PSH"),
-        (16, "ACK"),
-        (32, "URG"),
-        (64, "ECE"),
-        (128, "CWR"),
-    ];
+    const NAMES: [(u8, &str); 8] =
+        [(2, "SYN"), (1, "FIN"), (4, "RST"), (8, "PSH"), (16, "ACK"), (32, "URG"), (64, "ECE"), (128, "CWR")];
     let set: Vec<&str> = NAMES.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
     if set.is_empty() { "none".to_owned() } else { set.join("|") }
 }

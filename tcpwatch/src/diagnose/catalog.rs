@@ -245,7 +245,11 @@ mod tests {
     #[test]
     fn ids_are_unique_kebab_case_and_sorted_by_event() {
         for (i, spec) in ALL.iter().enumerate() {
-            assert!(spec.id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{}", spec.id);
+            assert!(
+                spec.id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
+                "{}",
+                spec.id
+            );
             assert!(ALL[..i].iter().all(|other| other.id != spec.id), "{} twice", spec.id);
             assert!(!spec.events.is_empty(), "{}", spec.id);
         }

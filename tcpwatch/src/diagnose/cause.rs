@@ -1,7 +1,7 @@
 //! The cause of an event: site, reason and the flow's past put together. Pure: values in, verdict out.
 
 mod active;
-mod late;
+pub(super) mod late;
 mod passive;
 mod received;
 
@@ -87,9 +87,11 @@ pub fn unknown(facts: &Facts<'_>) -> Cause {
         evidence.push(facts.segment());
     }
     if facts.site.frames.is_empty() {
-        evidence.push("no symbols: the kernel hides them (kernel.kptr_restrict), or there was no stack".to_owned());
+        evidence.push(
+            "no symbols: the kernel hides them (kernel.kptr_restrict), or there was no stack".to_owned(),
+        );
     }
-    Cause { certainty: Certainty::Unknown, ..Verdict::new("unknown", Certainty::Unknown).with(evidence).cause(facts) }
+    Verdict::new("unknown", Certainty::Unknown).with(evidence).cause(facts)
 }
 
 /// A cause in the making.
@@ -149,7 +151,7 @@ impl Verdict {
 
 /// Fills a sentence of the catalogue.
 fn sentence(template: &str, facts: &Facts<'_>) -> String {
-    let owner = facts.owner.map_or_else(|| "a process that tcpwatch does not know".to_owned(), name_owner);
+    let owner = facts.owner.map_or_else(|| NOBODY.to_owned(), name_owner);
     template
         .replace("{owner}", &owner)
         .replace("{local}", &facts.local.to_string())
@@ -158,8 +160,11 @@ fn sentence(template: &str, facts: &Facts<'_>) -> String {
         .replace("{state}", facts.began_name())
 }
 
+/// Stands for an owner who is not known.
+pub(super) const NOBODY: &str = "a process that tcpwatch does not know";
+
 /// `nginx[812]`.
-fn name_owner(owner: &OwnerInfo) -> String {
+pub(super) fn name_owner(owner: &OwnerInfo) -> String {
     match owner.pid {
         Some(pid) => format!("{}[{pid}]", owner.comm),
         None => owner.comm.clone(),
@@ -168,7 +173,9 @@ fn name_owner(owner: &OwnerInfo) -> String {
 
 /// `netfilter`'s hooks by number.
 fn nf_hook(number: u8) -> &'static str {
-    ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"].get(usize::from(number)).unwrap_or(&"an unknown hook")
+    ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"]
+        .get(usize::from(number))
+        .unwrap_or(&"an unknown hook")
 }
 
 fn firewall(facts: &Facts<'_>) -> Cause {
@@ -214,7 +221,9 @@ fn mptcp(facts: &Facts<'_>) -> Option<Cause> {
     let fast = facts.site.has("mptcp_do_fastclose")
         || facts.reason_is("TCP_ABORT_ON_CLOSE") && (theirs || function.is_empty() && facts.has(flag::MPTCP));
     if fast && !facts.has(flag::PACKET) {
-        return Some(Verdict::by_path("mptcp-fastclose", facts).with(evidence("an MPTCP subflow")).cause(facts));
+        return Some(
+            Verdict::by_path("mptcp-fastclose", facts).with(evidence("an MPTCP subflow")).cause(facts),
+        );
     }
     if function.starts_with("subflow_") && facts.has(flag::PACKET) {
         let mut all = evidence("an MPTCP join or first segment was refused");
@@ -233,7 +242,12 @@ fn listen_drop(facts: &Facts<'_>) -> Option<Cause> {
     let verdict = facts.listen?;
     let listen = &facts.record.listen;
     let fix = if verdict.id == "accept-queue-full" { listen::accept_fix(listen) } else { None };
-    Some(Verdict::new(verdict.id, verdict.certainty).with(verdict.evidence.iter().cloned()).fix(fix).cause(facts))
+    Some(
+        Verdict::new(verdict.id, verdict.certainty)
+            .with(verdict.evidence.iter().cloned())
+            .fix(fix)
+            .cause(facts),
+    )
 }
 
 /// `17 ms`, `3.2 s`: short, as a reader takes it in.

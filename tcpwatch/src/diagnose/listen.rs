@@ -66,7 +66,8 @@ fn at_syn(record: &Record) -> Verdict {
         } else {
             (Queue::Accept, "accept-queue-full")
         };
-        let evidence = vec![syn_queue(listen), accept_queue(listen), "dropped before a request was made".to_owned()];
+        let evidence =
+            vec![syn_queue(listen), accept_queue(listen), "dropped before a request was made".to_owned()];
         return Verdict { info: dropped(Some(queue)), id, certainty: Certainty::Likely, evidence };
     }
     if !reached(record, passed::ROUTE) {
@@ -74,7 +75,10 @@ fn at_syn(record: &Record) -> Verdict {
             info: dropped(None),
             id: "listen-no-memory",
             certainty: Certainty::Likely,
-            evidence: vec!["a request socket was asked for, and the work ended there".to_owned(), accept_queue(listen)],
+            evidence: vec![
+                "a request socket was asked for, and the work ended there".to_owned(),
+                accept_queue(listen),
+            ],
         };
     }
     let room = listen.max_syn_backlog.saturating_sub(listen.syn_len);
@@ -106,7 +110,8 @@ fn at_syn(record: &Record) -> Verdict {
 fn at_ack(record: &Record, site: &Site<'_>) -> Verdict {
     let listen = &record.listen;
     // A cookie's ACK has no request that could be reset.
-    let cookie = site.has("cookie_v4_check") || site.has("cookie_v6_check") || site.has("tcp_get_cookie_sock");
+    let cookie =
+        site.has("cookie_v4_check") || site.has("cookie_v6_check") || site.has("tcp_get_cookie_sock");
     let reset = listen.abort_on_overflow == 1 && !cookie;
     let action = if reset { ListenAction::Reset } else { ListenAction::Dropped };
     let mut evidence = Vec::new();
@@ -144,8 +149,10 @@ fn syn_queue(listen: &Listen) -> String {
 }
 
 fn accept_evidence(listen: &Listen) -> Vec<String> {
-    let mut evidence =
-        vec![format!("accept queue {} of {}: full when it is over the limit", listen.accept_len, listen.accept_max)];
+    let mut evidence = vec![format!(
+        "accept queue {} of {}: full when it is over the limit",
+        listen.accept_len, listen.accept_max
+    )];
     evidence.extend(limit(listen));
     evidence
 }
@@ -155,10 +162,12 @@ fn limit(listen: &Listen) -> Option<String> {
     let (max, somaxconn) = (listen.accept_max, listen.somaxconn);
     match somaxconn {
         0 => None,
-        _ if max < somaxconn => {
-            Some(format!("the limit is the backlog given to listen(); net.core.somaxconn={somaxconn} allows more"))
-        }
-        _ => Some(format!("the limit is net.core.somaxconn={somaxconn}, the backlog given to listen() is no smaller")),
+        _ if max < somaxconn => Some(format!(
+            "the limit is the backlog given to listen(); net.core.somaxconn={somaxconn} allows more"
+        )),
+        _ => Some(format!(
+            "the limit is net.core.somaxconn={somaxconn}, the backlog given to listen() is no smaller"
+        )),
     }
 }
 

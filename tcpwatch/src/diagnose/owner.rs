@@ -18,7 +18,9 @@ pub fn of(record: &Record, site: &Site<'_>, reason: Option<&Reason>) -> Option<O
         }
         return info(&record.present.owner);
     }
-    if record.flags & flag::SOCKET == 0 || state::is_minisock(record) && !state::is_request(record, site, reason) {
+    if record.flags & flag::SOCKET == 0
+        || state::is_minisock(record) && !state::is_request(record, site, reason)
+    {
         // Closed: nobody holds it any more.
         return if past { dead(&record.past.owner) } else { dead(&record.present.owner) };
     }

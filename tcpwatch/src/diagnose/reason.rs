@@ -188,8 +188,18 @@ mod tests {
         let table: [(&str, Record, &[&str], Option<&str>); 17] = [
             ("A1", closing(file, ESTABLISHED), &["__tcp_close", "tcp_close"], Some("TCP_ABORT_ON_CLOSE")),
             ("A2", closing(file, ESTABLISHED), &["tcp_disconnect", "__tcp_close"], Some("TCP_STATE")),
-            ("A3", closing(file, ESTABLISHED), &["tcp_disconnect", "__inet_stream_connect"], Some("TCP_STATE")),
-            ("A4", closing(file, LAST_ACK), &["tcp_disconnect", "__tcp_close"], Some("TCP_DISCONNECT_WITH_DATA")),
+            (
+                "A3",
+                closing(file, ESTABLISHED),
+                &["tcp_disconnect", "__inet_stream_connect"],
+                Some("TCP_STATE"),
+            ),
+            (
+                "A4",
+                closing(file, LAST_ACK),
+                &["tcp_disconnect", "__tcp_close"],
+                Some("TCP_DISCONNECT_WITH_DATA"),
+            ),
             ("A5", closing(0, ESTABLISHED), &["tcp_disconnect", "inet_child_forget"], Some("TCP_STATE")),
             (
                 "A6",
@@ -205,7 +215,12 @@ mod tests {
                 &["tcp_out_of_resources", "tcp_retransmit_timer", "call_timer_fn"],
                 Some("TCP_ABORT_ON_MEMORY"),
             ),
-            ("A10", at(FIN_WAIT2, timer | flag::DEAD), &["tcp_keepalive_timer", "call_timer_fn"], Some("TCP_STATE")),
+            (
+                "A10",
+                at(FIN_WAIT2, timer | flag::DEAD),
+                &["tcp_keepalive_timer", "call_timer_fn"],
+                Some("TCP_STATE"),
+            ),
             (
                 "A11",
                 at(ESTABLISHED, timer | flag::HAS_FILE),

@@ -137,13 +137,14 @@ pub fn locate<'a>(record: &Record, mut frames: Vec<Frame<'a>>) -> Site<'a> {
     frames.drain(..first);
     let end = boundary(&frames);
     let above = frames[..end].iter().position(|(name, _)| !senders.contains(name)).unwrap_or(end);
-    let function = by_hook(record).or_else(|| frames[..end].get(above).map(|(name, _)| *name)).or_else(|| {
-        // Only the function itself is in sight.
-        match record.kind {
-            kind::TW_OVERFLOW => Some("tcp_time_wait"),
-            _ => None,
-        }
-    });
+    let function =
+        by_hook(record).or_else(|| frames[..end].get(above).map(|(name, _)| *name)).or_else(|| {
+            // Only the function itself is in sight.
+            match record.kind {
+                kind::TW_OVERFLOW => Some("tcp_time_wait"),
+                _ => None,
+            }
+        });
     let context = context(record, &frames);
     Site { function, context, frames, above, end }
 }
@@ -234,7 +235,10 @@ mod tests {
     fn the_caller_of_the_sender_decided() {
         let table: [(&[&str], &str); 6] = [
             (&["tcp_send_active_reset", "__tcp_close", "tcp_close", "inet_release"], "__tcp_close"),
-            (&["tcp_v4_send_reset", "tcp_v4_rcv", "ip_protocol_deliver_rcu", "handle_softirqs"], "tcp_v4_rcv"),
+            (
+                &["tcp_v4_send_reset", "tcp_v4_rcv", "ip_protocol_deliver_rcu", "handle_softirqs"],
+                "tcp_v4_rcv",
+            ),
             (&["tcp_v6_send_response", "tcp_v6_send_reset", "tcp_v6_rcv"], "tcp_v6_rcv"),
             (&["tcp_v4_send_reset", "tcp_check_req", "tcp_v4_rcv"], "tcp_check_req"),
             (&["tcp_send_active_reset", "tcp_keepalive_timer", "call_timer_fn"], "tcp_keepalive_timer"),
@@ -310,7 +314,8 @@ mod tests {
     #[test]
     fn a_time_wait_refusal_names_who_asked() {
         let record = samples::record(kind::TW_OVERFLOW, hook::INET_TWSK_ALLOC);
-        let site = locate(&record, frames(&["inet_twsk_alloc", "tcp_time_wait", "tcp_fin", "tcp_data_queue"]));
+        let site =
+            locate(&record, frames(&["inet_twsk_alloc", "tcp_time_wait", "tcp_fin", "tcp_data_queue"]));
         assert_eq!(site.function, Some("tcp_fin"));
     }
 

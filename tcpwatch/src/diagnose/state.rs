@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn close_is_replaced_by_the_state_before_it() {
         let mut record = samples::active(state::CLOSE);
-        record.present = memory(&[(state::ESTABLISHED, 1_000), (state::CLOSE_WAIT, 5_000), (state::CLOSE, 9_000)]);
+        record.present =
+            memory(&[(state::ESTABLISHED, 1_000), (state::CLOSE_WAIT, 5_000), (state::CLOSE, 9_000)]);
         assert_eq!(began_at(&record, &[]), Some("CLOSE_WAIT"));
         record.past = record.present;
         record.present = Memory::EMPTY;
@@ -139,7 +140,8 @@ mod tests {
 
     #[test]
     fn history_is_oldest_first_with_what_is_known() {
-        let memory = memory(&[(state::ESTABLISHED, 0), (state::FIN_WAIT1, 2_000_000), (state::CLOSE, 5_000_000)]);
+        let memory =
+            memory(&[(state::ESTABLISHED, 0), (state::FIN_WAIT1, 2_000_000), (state::CLOSE, 5_000_000)]);
         let expected = vec![
             HistoryStep { state: "ESTABLISHED", for_us: None },
             HistoryStep { state: "FIN_WAIT1", for_us: Some(3_000) },

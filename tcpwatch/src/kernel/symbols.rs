@@ -220,7 +220,15 @@ not a line at all
 
     #[test]
     fn every_suffix_of_the_compiler_is_folded() {
-        for name in ["f.part.0", "f.constprop.0", "f.isra.0.cold", "f.part.0.constprop.1", "f.llvm.123", "f.cold", "f"] {
+        for name in [
+            "f.part.0",
+            "f.constprop.0",
+            "f.isra.0.cold",
+            "f.part.0.constprop.1",
+            "f.llvm.123",
+            "f.cold",
+            "f",
+        ] {
             assert_eq!(base_name(name), "f", "{name}");
         }
         assert_eq!(base_name(".cold"), ".cold");
@@ -242,7 +250,9 @@ not a line at all
         ] {
             assert!(is_plumbing(name), "{name}");
         }
-        for name in ["tcp_v4_send_reset", "tcp_v4_rcv", "__tcp_close", "nf_send_reset", "tcp_retransmit_timer"] {
+        for name in
+            ["tcp_v4_send_reset", "tcp_v4_rcv", "__tcp_close", "nf_send_reset", "tcp_retransmit_timer"]
+        {
             assert!(!is_plumbing(name), "{name}");
         }
     }

@@ -92,7 +92,10 @@ mod tests {
             time_ns: 2,
             version: "0.1.0".to_owned(),
             kernel: "6.12".to_owned(),
-            hooks: vec![hook("tcp_reset", Ok("fentry".to_owned())), hook("nf_send_reset", Err("no module".to_owned()))],
+            hooks: vec![
+                hook("tcp_reset", Ok("fentry".to_owned())),
+                hook("nf_send_reset", Err("no module".to_owned())),
+            ],
         };
         let object = written(|sink| sink.start(&start).unwrap());
         assert_eq!(object["hooks"]["tcp_reset"]["attached"], "fentry");

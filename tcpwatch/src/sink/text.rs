@@ -17,7 +17,8 @@ pub struct TextOptions {
 }
 
 /// What the marks mean; under the start banner, and for `--help`.
-pub const LEGEND: &str = "PID 812* had the socket until it closed, 812? is inherited from the listener; ~REASON is inferred";
+pub const LEGEND: &str =
+    "PID 812* had the socket until it closed, 812? is inherited from the listener; ~REASON is inferred";
 
 /// Writes for a human.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl<W: Write> TextSink<W> {
         }
         self.header_shown = true;
         let (on, off) = self.paint("\x1b[1m");
-        let columns = row(&["TIME (UTC)", "EVENT", "PID", "COMM", "LADDR:LPORT", "RADDR:RPORT", "STATE", "REASON"]);
+        let columns = row(&COLUMNS.map(str::to_owned));
         writeln!(self.out, "{on}{columns}{off}")
     }
 
@@ -73,7 +74,8 @@ impl<W: Write> Sink for TextSink<W> {
         )?;
         for hook in &start.hooks {
             if let Err(why) = &hook.attached {
-                let blind = hook.sees.as_deref().map(|sees| format!("; not seen: {sees}")).unwrap_or_default();
+                let blind =
+                    hook.sees.as_deref().map(|sees| format!("; not seen: {sees}")).unwrap_or_default();
                 self.under("  no ", &format!("{}: {why}{blind}", hook.name), "\x1b[33m")?;
             }
         }
@@ -83,7 +85,17 @@ impl<W: Write> Sink for TextSink<W> {
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.header()?;
-        let line = event_row(event);
+        let mut cells = cells(event);
+        let mut line = row(&cells);
+        // Rather under the line than over the edge. A transition is nothing without its end.
+        let reason = match event.kind {
+            EventKind::State => None,
+            _ if line.chars().count() <= WIDTH => None,
+            _ => cells.last_mut().map(std::mem::take),
+        };
+        if reason.is_some() {
+            line = row(&cells);
+        }
         let color = match event.kind {
             EventKind::RstSent | EventKind::RstReceived => "\x1b[31m",
             EventKind::ListenDrop | EventKind::TwOverflow | EventKind::CloseWaitLeak => "\x1b[33m",
@@ -91,6 +103,9 @@ impl<W: Write> Sink for TextSink<W> {
         };
         let (on, off) = if color.is_empty() { ("", "") } else { self.paint(color) };
         writeln!(self.out, "{on}{line}{off}")?;
+        if let Some(reason) = reason {
+            self.under("     reason: ", &reason, "")?;
+        }
         if let Some(cause) = &event.cause {
             let sure = match cause.certainty {
                 Certainty::Certain => String::new(),
@@ -136,9 +151,12 @@ impl<W: Write> Sink for TextSink<W> {
     }
 }
 
+const COLUMNS: [&str; 8] =
+    ["TIME (UTC)", "EVENT", "PID", "COMM", "LADDR:LPORT", "RADDR:RPORT", "STATE", "REASON"];
+
 /// The columns. Each but the last takes at least its width; a longer value pushes the rest to the right and is never
 /// cut, for a cut address is worse than a crooked line.
-fn row(cells: &[&str; 8]) -> String {
+fn row(cells: &[String; 8]) -> String {
     const WIDTHS: [usize; 8] = [12, 7, 7, 10, 18, 18, 11, 0];
     let mut line = String::with_capacity(WIDTH);
     let mut due = 0;
@@ -153,7 +171,7 @@ fn row(cells: &[&str; 8]) -> String {
     line
 }
 
-fn event_row(event: &Event) -> String {
+fn cells(event: &Event) -> [String; 8] {
     let label = match event.kind {
         EventKind::RstSent => "RST-OUT",
         EventKind::RstReceived => "RST-IN",
@@ -173,11 +191,11 @@ fn event_row(event: &Event) -> String {
         };
         owner.pid.map_or_else(|| format!("-{mark}"), |pid| format!("{pid}{mark}"))
     });
-    let comm = event.owner.as_ref().map_or("-", |owner| owner.comm.as_str());
+    let comm = event.owner.as_ref().map_or_else(dash, |owner| owner.comm.clone());
     let local = event.local.map_or_else(dash, |local| local.to_string());
     let remote = event.remote.map_or_else(dash, |remote| remote.to_string());
     let (state, reason) = if event.kind == EventKind::State { transition(event) } else { verdict(event) };
-    row(&[&time::clock(event.time_ns), label, &pid, comm, &local, &remote, &state, &reason])
+    [time::clock(event.time_ns), label.to_owned(), pid, comm, local, remote, state, reason]
 }
 
 fn transition(event: &Event) -> (String, String) {
@@ -249,6 +267,16 @@ mod tests {
         let mut event = event();
         event.local = Some(Endpoint { addr: "fd00:1234:5678:9abc::1".parse().unwrap(), port: 443 });
         assert!(shown(&event).contains("[fd00:1234:5678:9abc::1]:443 10.9.0.2:6379"));
+    }
+
+    #[test]
+    fn a_reason_that_does_not_fit_goes_under_the_line() {
+        let mut event = event();
+        event.state = Some("ESTABLISHED");
+        event.reason =
+            Some(crate::event::Reason { name: "TCP_ABORT_ON_CLOSE".to_owned(), from: ReasonFrom::Kernel });
+        let text = shown(&event);
+        assert!(text.ends_with(" ESTABLISHED\n     reason: TCP_ABORT_ON_CLOSE\n"), "{text}");
     }
 
     #[test]

@@ -11,9 +11,13 @@ pub(super) fn diagnose(facts: &Facts<'_>) -> Option<Cause> {
     let dead = facts.has(flag::DEAD);
     let verdict = match site.function {
         // Looked at first: a listener's children are disconnected through the same functions as everything else.
-        Some(_) if site.has("inet_child_forget") || site.has("inet_csk_listen_stop") => listener_closed(facts),
+        Some(_) if site.has("inet_child_forget") || site.has("inet_csk_listen_stop") => {
+            listener_closed(facts)
+        }
         Some("tcp_abort") => destroyed(facts),
-        Some("tcp_disconnect") if site.is_under("__tcp_close") || site.is_under("tcp_close") => linger_zero(facts),
+        Some("tcp_disconnect") if site.is_under("__tcp_close") || site.is_under("tcp_close") => {
+            linger_zero(facts)
+        }
         Some("tcp_disconnect")
             if site.is_under("__inet_stream_connect") || site.is_under("inet_stream_connect") =>
         {
@@ -107,7 +111,8 @@ fn linger_zero(facts: &Facts<'_>) -> Verdict {
     let socket = &facts.record.socket;
     let mut evidence = Vec::new();
     if facts.site.is_under("__tcp_close") {
-        evidence.push("close() took the way that only SO_LINGER with time 0 opens (tcp_disconnect)".to_owned());
+        evidence
+            .push("close() took the way that only SO_LINGER with time 0 opens (tcp_disconnect)".to_owned());
     }
     if socket.flags & reason::SOCK_LINGER != 0 {
         evidence.push(format!("SO_LINGER is set, time {}", socket.lingertime));
@@ -138,8 +143,10 @@ fn unread(facts: &Facts<'_>) -> Verdict {
 }
 
 fn linger2(facts: &Facts<'_>) -> Verdict {
-    let evidence =
-        vec![format!("TCP_LINGER2 is {}", facts.record.socket.linger2), format!("in state {}", facts.began_name())];
+    let evidence = vec![
+        format!("TCP_LINGER2 is {}", facts.record.socket.linger2),
+        format!("in state {}", facts.began_name()),
+    ];
     Verdict::by_path("linger2-abort", facts).with(evidence)
 }
 
@@ -167,7 +174,8 @@ fn keepalive(facts: &Facts<'_>) -> Verdict {
 
 /// How old the connection was.
 fn age(facts: &Facts<'_>) -> Option<String> {
-    let first = state::connection(facts.record)?.history().next().map(Step::at_ns).filter(|at_ns| *at_ns != 0)?;
+    let first =
+        state::connection(facts.record)?.history().next().map(Step::at_ns).filter(|at_ns| *at_ns != 0)?;
     let lived = facts.record.mono_ns.checked_sub(first)?;
     Some(format!("the connection was {} old", super::span(lived)))
 }

@@ -24,6 +24,7 @@ pub(super) fn diagnose(facts: &Facts<'_>) -> Option<Verdict> {
         end::TW_REFUSED => {
             let mut evidence = vec![format!("its TIME_WAIT slot was refused {ago}")];
             evidence.extend(table(facts));
+            evidence.extend(life(past, past.end_ns));
             evidence.push(segment);
             Verdict::certain("tw-bucket-overflow").with(evidence).fix(raise(facts))
         }
@@ -37,18 +38,26 @@ pub(super) fn diagnose(facts: &Facts<'_>) -> Option<Verdict> {
         end::TW_EXPIRED if past.end_state == FIN_WAIT2 => Verdict::certain("fin-wait2-timeout")
             .with(named(format!("its FIN_WAIT2 timer (tcp_fin_timeout) ran out {ago}"))),
         end::TW_EXPIRED => late("its TIME_WAIT ran out"),
-        end::TW_KILLED => late("its TIME_WAIT was cut short (an RST, a new connection on the same ports, or ss -K)"),
+        end::TW_KILLED => {
+            late("its TIME_WAIT was cut short (an RST, a new connection on the same ports, or ss -K)")
+        }
         _ => match last {
             // Nothing but a timer, or an ICMP error, ends these without a segment.
-            Some(state @ (ESTABLISHED | CLOSE_WAIT | FIN_WAIT1 | CLOSING)) => Verdict::likely("connection-timed-out")
-                .with(vec![
+            Some(state @ (ESTABLISHED | CLOSE_WAIT | FIN_WAIT1 | CLOSING)) => {
+                Verdict::likely("connection-timed-out").with(vec![
                     format!("it went from {} to CLOSE {ago} without RST and without TIME_WAIT", text(state)),
                     segment,
-                ]),
-            Some(LAST_ACK) => Verdict::likely("late-segment")
-                .with(named(format!("both sides had closed (LAST_ACK) {ago}"))),
-            Some(SYN_SENT) => Verdict::likely("late-segment").with(named(format!("its connect had ended {ago}"))),
-            Some(SYN_RECV) => Verdict::likely("late-segment").with(named(format!("its handshake had ended {ago}"))),
+                ])
+            }
+            Some(LAST_ACK) => {
+                Verdict::likely("late-segment").with(named(format!("both sides had closed (LAST_ACK) {ago}")))
+            }
+            Some(SYN_SENT) => {
+                Verdict::likely("late-segment").with(named(format!("its connect had ended {ago}")))
+            }
+            Some(SYN_RECV) => {
+                Verdict::likely("late-segment").with(named(format!("its handshake had ended {ago}")))
+            }
             Some(FIN_WAIT2 | TIME_WAIT) => Verdict::possible("late-segment")
                 .with(named(format!("it had closed {ago}, and how its TIME_WAIT ended was not seen"))),
             _ => Verdict::possible("late-segment").with(named(format!("it had ended {ago}"))),
@@ -81,29 +90,39 @@ pub(super) fn refused_now(facts: &Facts<'_>) -> Cause {
         evidence.push("the table had room by then: the kernel may have had no memory for a slot".to_owned());
     }
     evidence.push(format!("in state {}; the peer's next segment will draw an RST", facts.began_name()));
-    evidence.extend(life(facts));
+    evidence.extend(state::connection(facts.record).and_then(|memory| life(memory, facts.record.mono_ns)));
     Verdict::new("tw-bucket-overflow", certainty).with(evidence).fix(raise(facts)).cause(facts)
 }
 
 /// How full the table is.
 fn table(facts: &Facts<'_>) -> Option<String> {
     let TimeWait { used, max, .. } = facts.record.timewait;
-    facts.has(flag::TIME_WAIT).then(|| format!("{used} of {max} TIME_WAIT slots in use (net.ipv4.tcp_max_tw_buckets)"))
+    facts.has(flag::TIME_WAIT).then(|| filled(used, max))
 }
 
-/// How long the connection lived: short lives fill the table.
-fn life(facts: &Facts<'_>) -> Option<String> {
-    let first = state::connection(facts.record)?.history().next()?.at_ns();
-    let lived = facts.record.mono_ns.checked_sub(first).filter(|_| first != 0)?;
-    Some(format!("the connection lived for {}", span(lived)))
+pub(in crate::diagnose) fn filled(used: u32, max: u32) -> String {
+    format!("{used} of {max} TIME_WAIT slots in use (net.ipv4.tcp_max_tw_buckets)")
+}
+
+/// How long the connection lived, and who closed first: short lives fill the table.
+fn life(memory: &Memory, until_ns: u64) -> Option<String> {
+    let first = memory.history().next()?.at_ns();
+    let lived = until_ns.checked_sub(first).filter(|_| first != 0)?;
+    let closed_first = memory.history().any(|step| step.state() == FIN_WAIT1);
+    let who = if closed_first { ", and this side closed first" } else { "" };
+    Some(format!("the connection lived for {}{who}", span(lived)))
+}
+
+/// The command, where the limit is known.
+fn raise(facts: &Facts<'_>) -> Option<String> {
+    facts.has(flag::TIME_WAIT).then(|| more(facts.record.timewait.max))
 }
 
 /// The command, with room for four times as many.
-fn raise(facts: &Facts<'_>) -> Option<String> {
-    let max = facts.has(flag::TIME_WAIT).then_some(facts.record.timewait.max)?;
+pub(in crate::diagnose) fn more(max: u32) -> String {
     let more = max.saturating_mul(4).max(65_536).checked_next_power_of_two().unwrap_or(max);
-    Some(format!(
+    format!(
         "sysctl -w net.ipv4.tcp_max_tw_buckets={more} (now {max}; a slot takes about 300 bytes), and keep connections \
          open longer so that fewer of them end"
-    ))
+    )
 }

@@ -43,7 +43,8 @@ fn no_socket(facts: &Facts<'_>) -> Verdict {
         } else {
             Verdict::possible("forgotten-connect").with([
                 here,
-                "tcpwatch saw no such connect: it may be older than tcpwatch, or the address is forged".to_owned(),
+                "tcpwatch saw no such connect: it may be older than tcpwatch, or the address is forged"
+                    .to_owned(),
                 facts.segment(),
             ])
         };
@@ -107,7 +108,8 @@ fn syn_in_handshake(facts: &Facts<'_>) -> Verdict {
 /// The last ACK got no socket. Memory, the route or an LSM can do that too, and look the same from here.
 fn overflow(facts: &Facts<'_>) -> Verdict {
     let queue = &facts.record.listen;
-    let mut evidence = vec!["a valid last ACK got no socket, and net.ipv4.tcp_abort_on_overflow=1".to_owned()];
+    let mut evidence =
+        vec!["a valid last ACK got no socket, and net.ipv4.tcp_abort_on_overflow=1".to_owned()];
     let known = facts.has(flag::LISTEN);
     let certainty = match known {
         true if listen::accept_full(queue) => Certainty::Certain,

@@ -4,8 +4,8 @@ use super::{Facts, Verdict, reason};
 use crate::event::Cause;
 use tcpwatch_common::record::flag;
 use tcpwatch_common::state::{
-    CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, NEW_SYN_RECV, SYN_RECV, SYN_SENT,
-    TIME_WAIT,
+    CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, NEW_SYN_RECV, SYN_RECV,
+    SYN_SENT, TIME_WAIT,
 };
 
 const ACK: u8 = 16;
@@ -67,7 +67,9 @@ fn why(facts: &Facts<'_>) -> String {
             "a half-open request met it outside its window, or answered with a challenge ACK".to_owned()
         }
         Some(TIME_WAIT) => "TIME_WAIT met it outside its window, or net.ipv4.tcp_rfc1337=1".to_owned(),
-        _ if super::state::is_minisock(facts.record) => "the orphan's FIN_WAIT2 met it outside its window".to_owned(),
+        _ if super::state::is_minisock(facts.record) => {
+            "the orphan's FIN_WAIT2 met it outside its window".to_owned()
+        }
         _ if !facts.has(flag::FULL) || !facts.has(flag::PACKET) => "the socket refused it".to_owned(),
         _ if facts.reason_is("TCP_RESET") => challenge(packet.seq, socket.rcv_nxt),
         _ if facts.reason.is_some() || reason::after(socket.rcv_nxt, packet.seq) => {
@@ -83,5 +85,7 @@ fn why(facts: &Facts<'_>) -> String {
 }
 
 fn challenge(seq: u32, expected: u32) -> String {
-    format!("in the window but not exact (seq {seq}, expected {expected}): answered with a challenge ACK (RFC 5961)")
+    format!(
+        "in the window but not exact (seq {seq}, expected {expected}): answered with a challenge ACK (RFC 5961)"
+    )
 }

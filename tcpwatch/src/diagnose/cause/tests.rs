@@ -109,7 +109,10 @@ fn a5_a6_a13_listener_closed() {
     for way in ways {
         let mut stack = vec!["tcp_send_active_reset", "tcp_disconnect", "inet_child_forget"];
         stack.extend(way);
-        assert_eq!(both(&record, &stack, "TCP_STATE"), [("listener-closed", CERTAIN), ("listener-closed", LIKELY)]);
+        assert_eq!(
+            both(&record, &stack, "TCP_STATE"),
+            [("listener-closed", CERTAIN), ("listener-closed", LIKELY)]
+        );
     }
 }
 
@@ -159,7 +162,10 @@ fn a12_destroyed_names_who_did_it_and_who_had_it() {
     record.task.pid = 99;
     record.task.comm[..2].copy_from_slice(b"ss");
     let stack = ["tcp_send_active_reset", "tcp_abort", "tcp_diag_destroy", "inet_diag_cmd_exact"];
-    assert_eq!(both(&record, &stack, "TCP_STATE"), [("socket-destroyed", CERTAIN), ("socket-destroyed", LIKELY)]);
+    assert_eq!(
+        both(&record, &stack, "TCP_STATE"),
+        [("socket-destroyed", CERTAIN), ("socket-destroyed", LIKELY)]
+    );
     let event = event(&record, &stack, None);
     assert_eq!(event.owner.and_then(|owner| owner.pid), Some(812));
     assert_eq!(event.cause.unwrap().evidence[0], "ss[99] did it, through sock_diag");
@@ -172,7 +178,10 @@ fn a14_to_a17_mptcp() {
     let fast = ["tcp_send_active_reset", "mptcp_do_fastclose", "__mptcp_close"];
     assert_eq!(cause(&record, &fast, None).id, "mptcp-fastclose");
     assert_eq!(cause(&record, &[], Some("TCP_ABORT_ON_CLOSE")).id, "mptcp-fastclose");
-    assert_eq!(cause(&record, &["tcp_send_active_reset", "__mptcp_close"], Some("TCP_ABORT_ON_CLOSE")).id, "mptcp-fastclose");
+    assert_eq!(
+        cause(&record, &["tcp_send_active_reset", "__mptcp_close"], Some("TCP_ABORT_ON_CLOSE")).id,
+        "mptcp-fastclose"
+    );
     let reset = ["tcp_send_active_reset", "mptcp_subflow_reset", "mptcp_worker"];
     assert_eq!(cause(&record, &reset, None).id, "mptcp-subflow-reset");
     assert_eq!(cause(&record, &reset, Some("MPTCP_RST_EMPTCP")).id, "mptcp-emptcp");
@@ -248,7 +257,8 @@ fn p1b_and_p3_late_segments_by_how_it_ended() {
 
 #[test]
 fn an_expired_time_wait_is_no_fin_wait2_timeout() {
-    let mut record = late(&samples::passive_without_socket(ACK), end::TW_EXPIRED, &[(ESTABLISHED, 1), (CLOSE, 2)]);
+    let mut record =
+        late(&samples::passive_without_socket(ACK), end::TW_EXPIRED, &[(ESTABLISHED, 1), (CLOSE, 2)]);
     record.past.end_state = TIME_WAIT;
     assert_eq!(cause(&record, &RCV, None).id, "late-segment");
 }
@@ -429,14 +439,29 @@ fn a_refused_time_wait_has_figures_and_a_command() {
     record.state = FIN_WAIT2;
     record.timewait.used = 5000;
     record.timewait.max = 5000;
-    record.present = memory(&[(ESTABLISHED, NOW - 17_000_000), (FIN_WAIT1, NOW - 2_000), (FIN_WAIT2, NOW - 1_000)]);
+    record.present =
+        memory(&[(ESTABLISHED, NOW - 17_000_000), (FIN_WAIT1, NOW - 2_000), (FIN_WAIT2, NOW - 1_000)]);
     let full = cause(&record, &["inet_twsk_alloc", "tcp_time_wait", "tcp_fin"], None);
     assert_eq!((full.id, full.certainty), ("tw-bucket-overflow", CERTAIN));
     assert_eq!(full.evidence[0], "5000 of 5000 TIME_WAIT slots in use (net.ipv4.tcp_max_tw_buckets)");
-    assert_eq!(full.evidence[2], "the connection lived for 17 ms");
+    assert_eq!(full.evidence[2], "the connection lived for 17 ms, and this side closed first");
     assert!(full.fix.unwrap().starts_with("sysctl -w net.ipv4.tcp_max_tw_buckets=65536 (now 5000"));
     record.timewait.used = 10;
     assert_eq!(cause(&record, &[], None).certainty, POSSIBLE, "no memory looks the same");
+}
+
+#[test]
+fn a_late_segment_recalls_how_full_the_table_was() {
+    let steps = [(ESTABLISHED, NOW - 40_000_000), (FIN_WAIT1, NOW - 13_000_000), (CLOSE, NOW - 12_000_000)];
+    let record = late(&samples::passive_without_socket(FIN | ACK), end::TW_REFUSED, &steps);
+    let mut event = event(&record, &RCV, None);
+    let table = crate::event::TimeWaitInfo { used: 5000, max: 5000 };
+    crate::diagnose::recall_timewait(&mut event, table);
+    assert_eq!(event.timewait, Some(table));
+    let cause = event.cause.unwrap();
+    assert!(cause.evidence[1].starts_with("5000 of 5000"), "{:?}", cause.evidence);
+    assert_eq!(cause.evidence[2], "the connection lived for 28 ms, and this side closed first");
+    assert!(cause.fix.unwrap().starts_with("sysctl -w"));
 }
 
 #[test]

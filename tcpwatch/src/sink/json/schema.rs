@@ -171,7 +171,8 @@ impl<'a> From<&'a event::Event> for Event<'a> {
 impl<'a> From<&'a event::OwnerInfo> for Owner<'a> {
     fn from(owner: &'a event::OwnerInfo) -> Self {
         // Taken apart, so that a new field is a decision.
-        let event::OwnerInfo { pid, comm, exe, uid, cgroup, container, how, start_ns: _, cgroup_id: _ } = owner;
+        let event::OwnerInfo { pid, comm, exe, uid, cgroup, container, how, start_ns: _, cgroup_id: _ } =
+            owner;
         Self {
             pid: *pid,
             comm,
@@ -223,7 +224,11 @@ impl From<&event::PacketInfo> for Packet {
 }
 
 /// A list of pairs as a JSON object, in the list's order.
-fn object<'a, S, T, V>(list: &'a [T], serializer: S, pair: impl Fn(&'a T) -> (&'a str, V)) -> Result<S::Ok, S::Error>
+fn object<'a, S, T, V>(
+    list: &'a [T],
+    serializer: S,
+    pair: impl Fn(&'a T) -> (&'a str, V),
+) -> Result<S::Ok, S::Error>
 where
     S: Serializer,
     V: Serialize,
@@ -329,7 +334,8 @@ struct Reconciliation<'a> {
 
 fn books<S: Serializer>(hooks: &[event::HookBooks], serializer: S) -> Result<S::Ok, S::Error> {
     object(hooks, serializer, |hook| {
-        let tcpwatch_common::counters::HookCounters { seen, delivered, filtered, aggregated, lost } = hook.counters;
+        let tcpwatch_common::counters::HookCounters { seen, delivered, filtered, aggregated, lost } =
+            hook.counters;
         (hook.name.as_str(), Counters { seen, delivered, filtered, aggregated, lost })
     })
 }

@@ -51,7 +51,8 @@ fn account(out: &mut impl Write, name: &str, counters: &HookCounters) -> io::Res
 }
 
 fn netns(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
-    let rows: Vec<_> = summary.netns.iter().filter(|row| row.explained > 0 || row.kernel != Some(0)).collect();
+    let rows: Vec<_> =
+        summary.netns.iter().filter(|row| row.explained > 0 || row.kernel != Some(0)).collect();
     if rows.is_empty() {
         return Ok(());
     }

@@ -59,8 +59,13 @@ mod tests {
 
     #[test]
     fn spans_are_short() {
-        let table =
-            [(999, "999 us"), (16_954, "16 ms"), (2_450_000, "2.4 s"), (61_000_000, "1 min 1 s"), (7_260_000_000, "2 h 1 min")];
+        let table = [
+            (999, "999 us"),
+            (16_954, "16 ms"),
+            (2_450_000, "2.4 s"),
+            (61_000_000, "1 min 1 s"),
+            (7_260_000_000, "2 h 1 min"),
+        ];
         for (us, text) in table {
             assert_eq!(span(us), text);
         }
