@@ -5,6 +5,7 @@ use crate::kernel::sock::Sock;
 use crate::kernel::task;
 use crate::maps::{COUNTERS, DEAD, EVENTS, NETNS_COUNTERS};
 use crate::owners;
+use crate::words;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_ktime_get_ns};
 use core::ffi::c_void;
@@ -19,6 +20,17 @@ const QUIET: u64 = BPF_RB_NO_WAKEUP as u64;
 const NO_COUNTERS: NetnsCounters = NetnsCounters { rst_sent: 0, listen_drops: 0, tw_overflows: 0, firewall_rsts: 0 };
 static NO_COUNTERS_YET: NetnsCounters = NO_COUNTERS;
 static NO_MEMORY: Memory = Memory::EMPTY;
+const NO_DETAILS: Socket = Socket {
+    flags: 0,
+    linger2: 0,
+    lingertime: 0,
+    snd_una: 0,
+    snd_nxt: 0,
+    rcv_nxt: 0,
+    copied_seq: 0,
+    shutdown: 0,
+    pad: [0; 7],
+};
 
 #[inline(always)]
 pub fn now() -> u64 {
@@ -26,23 +38,89 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// What a hook has to say.
+/// What a hook has to say. Parts that it has nothing to say of are zero and lack their bit in `flags`: plain values rather
+/// than `Option`s, whose branches the verifier would have to walk in every combination.
 pub struct Event {
     pub kind: u8,
     pub hook: u8,
+    /// State of the socket at the hook.
+    pub state: u8,
     /// Bit of `config::deliver` without which the event is not wanted at all.
     pub wanted: u32,
-    pub flow: Flow,
+    /// Bits of `record::flag`.
+    pub flags: u32,
+    pub reason: u32,
     /// The socket at hand, 0 without one.
     pub sock: Sock,
-    /// Its state at the hook.
-    pub state: u8,
-    pub reason: Option<u32>,
-    pub packet: Option<Packet>,
-    pub listen: Option<Listen>,
-    pub timewait: Option<TimeWait>,
-    /// Further bits of `record::flag`.
-    pub flags: u32,
+    pub flow: Flow,
+    pub packet: Packet,
+    pub listen: Listen,
+    pub timewait: TimeWait,
+}
+
+impl Event {
+    #[inline(always)]
+    pub fn new(kind: u8, hook: u8, wanted: u32, flow: Flow, sock: Sock, state: u8) -> Self {
+        Self {
+            kind,
+            hook,
+            state,
+            wanted,
+            flags: 0,
+            reason: 0,
+            sock,
+            flow,
+            packet: Packet { seq: 0, ack: 0, len: 0, window: 0, flags: 0, nf_hook: 0 },
+            listen: Listen {
+                accept_len: 0,
+                accept_max: 0,
+                syn_len: 0,
+                max_syn_backlog: 0,
+                somaxconn: 0,
+                syncookies: 0,
+                abort_on_overflow: 0,
+                stage: 0,
+                passed: 0,
+            },
+            timewait: TimeWait { used: 0, max: 0, substate: 0, pad: 0 },
+        }
+    }
+
+    #[inline(always)]
+    pub fn with_packet(mut self, packet: Packet) -> Self {
+        self.packet = packet;
+        self.flags |= flag::PACKET;
+        self
+    }
+
+    #[inline(always)]
+    pub fn with_listen(mut self, listen: Listen) -> Self {
+        self.listen = listen;
+        self.flags |= flag::LISTEN;
+        self
+    }
+
+    #[inline(always)]
+    pub fn with_timewait(mut self, timewait: TimeWait) -> Self {
+        self.timewait = timewait;
+        self.flags |= flag::TIME_WAIT;
+        self
+    }
+
+    #[inline(always)]
+    pub fn with_reason(mut self, reason: Option<u32>) -> Self {
+        if let Some(reason) = reason {
+            self.reason = reason;
+            self.flags |= flag::REASON;
+        }
+        self
+    }
+
+    #[inline(always)]
+    pub fn with_flags(mut self, flags: u32) -> Self {
+        self.flags |= flags;
+        self
+    }
 }
 
 #[inline(always)]
@@ -125,90 +203,40 @@ unsafe fn fill(record: *mut Record, event: &Event, full: bool, present: Option<*
         (*record).hook = event.hook;
         (*record).state = event.state;
         (*record).pad = 0;
-        (*record).reason = match event.reason {
-            Some(reason) => {
-                flags |= flag::REASON;
-                reason
-            }
-            None => 0,
-        };
+        (*record).reason = event.reason;
         (*record).flow = event.flow;
         task::describe(&raw mut (*record).task);
-        (*record).packet = match event.packet {
-            Some(packet) => {
-                flags |= flag::PACKET;
-                packet
-            }
-            None => Packet { seq: 0, ack: 0, len: 0, window: 0, flags: 0, nf_hook: 0 },
-        };
-        (*record).listen = match event.listen {
-            Some(listen) => {
-                flags |= flag::LISTEN;
-                listen
-            }
-            None => Listen {
-                accept_len: 0,
-                accept_max: 0,
-                syn_len: 0,
-                max_syn_backlog: 0,
-                somaxconn: 0,
-                syncookies: 0,
-                abort_on_overflow: 0,
-                stage: 0,
-                passed: 0,
-            },
-        };
-        (*record).timewait = match event.timewait {
-            Some(timewait) => {
-                flags |= flag::TIME_WAIT;
-                timewait
-            }
-            None => TimeWait { used: 0, max: 0, substate: 0, pad: 0 },
-        };
-        (*record).present = *present.map_or(&raw const NO_MEMORY, <*mut Memory>::cast_const);
-        (*record).past = match past {
-            Some(memory) => {
-                flags |= flag::PAST;
-                *memory
-            }
-            None => NO_MEMORY,
-        };
-        let mut details = Socket {
-            flags: 0,
-            linger2: 0,
-            lingertime: 0,
-            snd_una: 0,
-            snd_nxt: 0,
-            rcv_nxt: 0,
-            copied_seq: 0,
-            shutdown: 0,
-            pad: [0; 7],
-        };
-        if event.sock.exists() {
-            flags |= flag::SOCKET;
-            if full {
-                flags |= flag::FULL;
-                details = event.sock.details();
-                let dead = event.sock.is_dead();
-                let has_file = event.sock.socket() != 0;
-                if dead {
-                    flags |= flag::DEAD;
-                }
-                if has_file {
-                    flags |= flag::HAS_FILE;
-                }
-                if event.sock.owned() {
-                    flags |= flag::OWNED;
-                }
-                if event.sock.is_mptcp() {
-                    flags |= flag::MPTCP;
-                }
-                owners::expire_inherited(&raw mut (*record).present.owner, has_file, dead);
-            }
+        (*record).packet = event.packet;
+        (*record).listen = event.listen;
+        (*record).timewait = event.timewait;
+        words::copy(&raw mut (*record).present, present.map_or(&raw const NO_MEMORY, <*mut Memory>::cast_const));
+        words::copy(&raw mut (*record).past, past.map_or(&raw const NO_MEMORY, <*mut Memory>::cast_const));
+        if past.is_some() {
+            flags |= flag::PAST;
         }
-        (*record).socket = details;
+        if event.sock.exists() && full {
+            (*record).socket = event.sock.details();
+            let dead = event.sock.is_dead();
+            let has_file = event.sock.socket() != 0;
+            flags |= flag::SOCKET
+                | flag::FULL
+                | bit(dead, flag::DEAD)
+                | bit(has_file, flag::HAS_FILE)
+                | bit(event.sock.owned(), flag::OWNED)
+                | bit(event.sock.is_mptcp(), flag::MPTCP);
+            owners::expire_inherited(&raw mut (*record).present.owner, has_file, dead);
+        } else {
+            (*record).socket = NO_DETAILS;
+            flags |= bit(event.sock.exists(), flag::SOCKET);
+        }
         (*record).flags = flags;
     }
+}
+
+/// `bits` if `yes`, without a branch.
+#[inline(always)]
+fn bit(yes: bool, bits: u32) -> u32 {
+    u32::from(yes) * bits
 }
 
 /// Sends a state transition.
@@ -238,7 +266,7 @@ pub fn send_state(hook: u8, sock: Sock, flow: &Flow, old: u8, new: u8, since_ns:
         (*record).since_ns = since_ns;
         (*record).flow = *flow;
         task::describe(&raw mut (*record).task);
-        (*record).owner = (*memory).owner;
+        words::copy(&raw mut (*record).owner, &raw const (*memory).owner);
     }
     entry.submit(QUIET);
     count(hook, |row| row.delivered += 1);

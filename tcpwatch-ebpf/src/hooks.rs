@@ -38,7 +38,6 @@ mod tcp_v6_send_reset;
 mod tcp_validate_incoming;
 
 use crate::emit::{self, Event};
-use crate::kernel::skb::Segment;
 use crate::kernel::sock::Sock;
 use crate::maps::{REMOVED, Removed};
 use tcpwatch_common::config::deliver;
@@ -101,22 +100,10 @@ macro_rules! tracepoint {
 }
 pub(crate) use tracepoint;
 
-/// An event about an RST without anything special to it.
+/// An event about an RST.
 #[inline(always)]
-fn rst_event(kind: u8, hook: u8, flow: Flow, sock: Sock, state: u8, segment: Option<&Segment>) -> Event {
-    Event {
-        kind,
-        hook,
-        wanted: deliver::RST,
-        flow,
-        sock,
-        state,
-        reason: None,
-        packet: segment.map(|segment| segment.packet),
-        listen: None,
-        timewait: None,
-        flags: 0,
-    }
+fn rst_event(kind: u8, hook: u8, flow: Flow, sock: Sock, state: u8) -> Event {
+    Event::new(kind, hook, deliver::RST, flow, sock, state)
 }
 
 /// Notes that a request or minisock was removed just now on this CPU.

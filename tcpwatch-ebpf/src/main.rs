@@ -24,6 +24,8 @@ mod kernel;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod owners;
+#[cfg(target_arch = "bpf")]
+mod words;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -2,6 +2,7 @@
 
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
+use crate::words;
 use crate::maps::{DEAD, LIVE, PORTS, SEEDS};
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::owner::{Memory, Owner, PortOwner, STEPS, Step, how};
@@ -52,7 +53,7 @@ unsafe fn seed(sock: Sock, owner: *mut Owner) {
         // SAFETY: written by user space before the programs were attached, never removed.
         if let Some(known) = unsafe { SEEDS.get(&inode) } {
             // SAFETY: by contract.
-            unsafe { *owner = *known };
+            unsafe { words::copy(owner, known) };
         }
     } else if sock.state() != state::LISTEN && !sock.is_dead() {
         // SAFETY: by contract.
@@ -72,7 +73,7 @@ pub unsafe fn inherit_from_port(netns: u32, port: u16, owner: *mut Owner) {
         if listener.sockets == 1 && listener.owner.how != how::NONE {
             // SAFETY: by contract.
             unsafe {
-                *owner = listener.owner;
+                words::copy(owner, &raw const listener.owner);
                 (*owner).how = how::LISTENER;
             }
         }
@@ -122,7 +123,7 @@ pub fn inherit(listener: Sock, child: Sock) {
     unsafe {
         let known = (*memory).owner.how;
         if (*parent).owner.how != how::NONE && (known == how::NONE || known == how::LISTENER) {
-            (*memory).owner = (*parent).owner;
+            words::copy(&raw mut (*memory).owner, &raw const (*parent).owner);
             (*memory).owner.how = how::LISTENER;
         }
     }
@@ -138,7 +139,7 @@ pub unsafe fn expire_inherited(owner: *mut Owner, has_file: bool, dead: bool) {
     // SAFETY: by contract.
     unsafe {
         if (*owner).how == how::LISTENER && (has_file || dead) {
-            *owner = EMPTY.owner;
+            words::copy(owner, &raw const EMPTY.owner);
         }
     }
 }
@@ -198,13 +199,13 @@ pub fn listening(sock: Sock, memory: *mut Memory, begins: bool) {
     unsafe {
         if begins {
             (*port).sockets += 1;
-            (*port).owner = (*memory).owner;
+            words::copy(&raw mut (*port).owner, &raw const (*memory).owner);
         } else if (*port).sockets <= 1 {
             let _ = PORTS.remove(&key);
         } else {
             (*port).sockets -= 1;
             // One of several went, and which one stays is not known from here: nobody, rather than the wrong one.
-            (*port).owner = EMPTY.owner;
+            words::copy(&raw mut (*port).owner, &raw const EMPTY.owner);
         }
     }
 }

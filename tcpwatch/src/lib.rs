@@ -1,9 +1,89 @@
-//! The library of tcpwatch.
-pub mod host;
-pub mod cli;
-pub mod decode;
-pub mod diagnose;
+//! tcpwatch tells which process reset, refused or leaked a TCP connection, and why.
+//!
+//! The modules stand in the order in which data passes. Each uses only those above it.
+//!
+//! - [`event`]: the language of everything below.
+//! - [`kernel`]: what this kernel is: types, names, symbols, the table of hooks.
+//! - [`host`]: what this host is: processes, cgroups, counters, prerequisites.
+//! - [`source`]: the live kernel, handing out records.
+//! - [`decode`]: bytes to records.
+//! - [`diagnose`]: records to events, pure.
+//! - [`sink`]: events to text or JSON.
+//! - [`pipeline`]: the loop that joins them; [`cli`]: what was typed.
+
 pub mod event;
 pub mod kernel;
+
+pub mod host;
 pub mod source;
+
+pub mod decode;
+pub mod diagnose;
 pub mod sink;
+
+pub mod cli;
+pub mod pipeline;
+
+use crate::cli::{Command, DoctorOptions, Exit};
+use crate::host::Host;
+use crate::host::preflight::{self, Finding};
+use crate::kernel::shape::Shape;
+use crate::source::{Live, Settings};
+use anyhow::Result;
+use std::io::Write;
+
+/// tcpwatch's own version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs a command.
+pub fn run(command: Command, host: &Host) -> Result<Exit> {
+    match command {
+        Command::Trace(options) => pipeline::trace(&options, host),
+        Command::Doctor(options) => doctor(&options, host),
+        Command::DocsHooks => {
+            write_out(&kernel::hooks::page())?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// What this host lets tcpwatch see: attaches everything once, and takes it off again.
+fn doctor(options: &DoctorOptions, host: &Host) -> Result<Exit> {
+    let facts = preflight::Facts::read(host, options.btf.is_some());
+    let mut report = cli::doctor::Report {
+        version: VERSION.to_owned(),
+        kernel: kernel::release(),
+        findings: preflight::judge(&facts),
+        hooks: Vec::new(),
+    };
+    let settings = Settings { deliver: u32::MAX, ..Settings::default() };
+    match Shape::load(options.btf.as_deref()).and_then(|shape| Live::start(&shape, &settings)) {
+        Ok(live) => report.hooks = live.status().to_vec(),
+        // A finding that is fatal explains it better than the error does.
+        Err(_) if preflight::is_hopeless(&report.findings) => {}
+        Err(error) => {
+            let text = format!("{error:#}");
+            let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+            report.findings.push(Finding {
+                what: what.to_owned(),
+                ok: false,
+                fatal: true,
+                effect: "nothing can be seen".to_owned(),
+                hint: hint.to_owned(),
+            });
+        }
+    }
+    write_out(&if options.json { report.json() } else { report.text() })?;
+    Ok(if report.works() { Exit::Ok } else { Exit::Failed })
+}
+
+/// Writes a page to standard output. A reader that has gone is no error.
+pub fn write_out(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::from(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -41,19 +41,8 @@ fn refused(context: &impl Hooked, table: TimeWait) {
     emit::book(flow.netns, |row| row.tw_overflows += 1);
     emit::send(
         context.context(),
-        &Event {
-            kind: kind::TW_OVERFLOW,
-            hook: hook::INET_TWSK_ALLOC,
-            wanted: deliver::TW,
-            flow,
-            sock,
-            state: sock.state(),
-            reason: None,
-            packet: None,
-            listen: None,
-            timewait: Some(table),
-            flags: 0,
-        },
+        &Event::new(kind::TW_OVERFLOW, hook::INET_TWSK_ALLOC, deliver::TW, flow, sock, sock.state())
+            .with_timewait(table),
     );
     if let Some(memory) = owners::memory(sock) {
         // SAFETY: a map value just found; a plain store.

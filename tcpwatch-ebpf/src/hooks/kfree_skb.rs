@@ -4,12 +4,12 @@
 //! kernel: v5.10..  `(struct sk_buff *skb, void *location)`
 //! kernel: v5.17..  a third argument, `enum skb_drop_reason reason`; v6.11.. a fourth, `struct sock *rx_sk`
 
-use super::{rst_event, tracepoint};
+use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
 use crate::hooks::tcp_syn_recv_sock::refused;
 use crate::kernel::config::config;
-use crate::kernel::skb::{RST, Segment, Skb};
+use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::Sock;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
@@ -23,48 +23,35 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let reason = if config!(drop_has_reason) == 1 { Some(context.arg(2) as u32) } else { None };
     let sock = if config!(drop_has_socket) == 1 { Sock(context.arg(3)) } else { Sock(0) };
     let segment = skb.segment()?;
-    if config!(overflow_from_drops) == 1 && sock.exists() && reason == Some(config!(drop_listen_overflow)) {
-        refused(context.context(), hook::KFREE_SKB, sock, skb, reason);
+    let state = if sock.exists() { sock.state() } else { 0 };
+    if sock.exists() && reason == Some(config!(drop_listen_overflow)) && config!(overflow_from_drops) == 1 {
+        return refused(context.context(), hook::KFREE_SKB, sock, skb, reason);
     }
-    if config!(ignored_from_drops) != 0 && sock.exists() && segment.packet.flags & RST != 0 {
-        ignored(context, sock, &segment, reason);
-    }
-    if config!(deliver) & deliver::DROP != 0 {
-        dropped(context, skb, sock, &segment, reason);
-    }
+    let kind = if sock.exists() && segment.packet.flags & RST != 0 && stands_for_ignored(state) {
+        // An accepted RST is freed without this tracepoint, so one that comes here and had a socket was not obeyed.
+        kind::RST_IGNORED
+    } else if config!(deliver) & deliver::DROP != 0 {
+        kind::DROP
+    } else {
+        return None;
+    };
+    let wanted = if kind == kind::DROP { deliver::DROP } else { deliver::RST };
+    emit::send(
+        context.context(),
+        &Event::new(kind, hook::KFREE_SKB, wanted, segment.flow_of_receiver(skb.netns(sock)), sock, state)
+            .with_packet(segment.packet)
+            .with_reason(reason),
+    );
     Some(())
 }
 
-/// An accepted RST is freed without this tracepoint, so one that comes here and had a socket was not obeyed.
+/// Whether no other hook tells of an RST that a socket in this state did not obey.
 #[inline(always)]
-fn ignored(context: &impl Hooked, sock: Sock, segment: &Segment, reason: Option<u32>) {
-    let state = sock.state();
-    if config!(ignored_from_drops) == 1 && (state == state::LISTEN || state == state::SYN_SENT) {
+fn stands_for_ignored(state: u8) -> bool {
+    match config!(ignored_from_drops) {
+        0 => false,
         // tcp_rcv_state_process and tcp_check_req are hooked.
-        return;
+        1 => state != state::LISTEN && state != state::SYN_SENT,
+        _ => true,
     }
-    let flow = segment.flow_of_receiver(sock.netns());
-    let mut event = rst_event(kind::RST_IGNORED, hook::KFREE_SKB, flow, sock, state, Some(segment));
-    event.reason = reason;
-    emit::send(context.context(), &event);
-}
-
-#[inline(always)]
-fn dropped(context: &impl Hooked, skb: Skb, sock: Sock, segment: &Segment, reason: Option<u32>) {
-    emit::send(
-        context.context(),
-        &Event {
-            kind: kind::DROP,
-            hook: hook::KFREE_SKB,
-            wanted: deliver::DROP,
-            flow: segment.flow_of_receiver(skb.netns(sock)),
-            sock,
-            state: if sock.exists() { sock.state() } else { 0 },
-            reason,
-            packet: Some(segment.packet),
-            listen: None,
-            timewait: None,
-            flags: 0,
-        },
-    );
 }

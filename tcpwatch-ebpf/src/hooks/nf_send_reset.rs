@@ -35,6 +35,6 @@ fn handle(context: &impl Hooked, hook: u8) -> Option<()> {
     segment.packet.nf_hook = context.arg(3) as u8;
     let flow = segment.flow_of_receiver(net_inum(context.arg(0)));
     emit::book(flow.netns, |row| row.firewall_rsts += 1);
-    emit::send(context.context(), &rst_event(kind::RST_SENT, hook, flow, Sock(0), 0, Some(&segment)));
+    emit::send(context.context(), &rst_event(kind::RST_SENT, hook, flow, Sock(0), 0).with_packet(segment.packet));
     Some(())
 }

@@ -39,8 +39,9 @@ fn handle(context: &impl Returned) -> Option<()> {
     let flow = segment.flow_of_receiver(listener.netns());
     // The listener stands in for the request: its owner is the one to know.
     owners::memory(listener);
-    let mut event = rst_event(kind, hook::TCP_CHECK_REQ, flow, listener, state::LISTEN, Some(&segment));
-    event.flags = if killed { flag::KILLED } else { 0 };
+    let event = rst_event(kind, hook::TCP_CHECK_REQ, flow, listener, state::LISTEN)
+        .with_packet(segment.packet)
+        .with_flags(if killed { flag::KILLED } else { 0 });
     emit::send(context.context(), &event);
     Some(())
 }

@@ -77,19 +77,9 @@ fn sealed(context: *mut c_void) -> Option<()> {
     }
     emit::send(
         context,
-        &Event {
-            kind: kind::LISTEN_DROP,
-            hook: hook::TCP_CONN_REQUEST,
-            wanted: deliver::LISTEN,
-            flow,
-            sock,
-            state: state::LISTEN,
-            reason: None,
-            packet: Some(segment.packet),
-            listen: Some(syn.listen),
-            timewait: None,
-            flags: 0,
-        },
+        &Event::new(kind::LISTEN_DROP, hook::TCP_CONN_REQUEST, deliver::LISTEN, flow, sock, state::LISTEN)
+            .with_packet(segment.packet)
+            .with_listen(syn.listen),
     );
     Some(())
 }

@@ -35,7 +35,8 @@ fn handle(context: &impl Hooked) -> Option<()> {
         }
     }
     let flow = segment.flow_of_receiver(sock.netns());
-    let event = rst_event(kind::RST_IGNORED, hook::TCP_RCV_STATE_PROCESS, flow, sock, state, Some(&segment));
+    let event = rst_event(kind::RST_IGNORED, hook::TCP_RCV_STATE_PROCESS, flow, sock, state)
+        .with_packet(segment.packet);
     emit::send(context.context(), &event);
     Some(())
 }

@@ -37,7 +37,11 @@ fn handle(context: &impl Hooked) -> Option<()> {
 pub fn received(context: &impl Hooked, hook: u8, sock: Sock, segment: Option<&Segment>) {
     let state = sock.state();
     let flow = sock.flow(Sock::is_full(state));
-    emit::send(context.context(), &rst_event(kind::RST_RECEIVED, hook, flow, sock, state, segment));
+    let mut event = rst_event(kind::RST_RECEIVED, hook, flow, sock, state);
+    if let Some(segment) = segment {
+        event = event.with_packet(segment.packet);
+    }
+    emit::send(context.context(), &event);
     if let Some(memory) = owners::find(sock) {
         // SAFETY: a map value just found; a plain store.
         unsafe { (*memory).end = end::RESET_RECEIVED };

@@ -18,19 +18,14 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let state = sock.state();
     emit::send(
         context.context(),
-        &Event {
-            kind: kind::RETRANSMIT,
-            hook: hook::TCP_RETRANSMIT_SKB,
-            wanted: deliver::RETRANSMIT,
-            flow: sock.flow(Sock::is_full(state)),
+        &Event::new(
+            kind::RETRANSMIT,
+            hook::TCP_RETRANSMIT_SKB,
+            deliver::RETRANSMIT,
+            sock.flow(Sock::is_full(state)),
             sock,
             state,
-            reason: None,
-            packet: None,
-            listen: None,
-            timewait: None,
-            flags: 0,
-        },
+        ),
     );
     Some(())
 }

@@ -13,7 +13,7 @@ use crate::kernel::skb::{Segment, Skb};
 use crate::kernel::sock::Sock;
 use crate::owners;
 use tcpwatch_common::owner::end;
-use tcpwatch_common::record::kind;
+use tcpwatch_common::record::{flag, kind};
 use tcpwatch_common::{hook, state};
 
 tracepoint!(handle, tcp_send_reset);
@@ -41,8 +41,7 @@ fn active(context: &impl Hooked, sock: Sock, reason: Option<u32>) {
     let state = sock.state();
     let flow = sock.flow(Sock::is_full(state));
     emit::book(flow.netns, |row| row.rst_sent += 1);
-    let mut event = rst_event(kind::RST_SENT, hook::TCP_SEND_RESET, flow, sock, state, None);
-    event.reason = reason;
+    let event = rst_event(kind::RST_SENT, hook::TCP_SEND_RESET, flow, sock, state).with_reason(reason);
     emit::send(context.context(), &event);
     if state == state::CLOSE {
         owners::note_end(&flow, end::RESET_SENT, emit::now());
@@ -61,10 +60,9 @@ pub fn passive(context: &impl Hooked, hook: u8, sock: Sock, skb: Skb, segment: &
         state = sock.tw_substate();
         at = Sock(0);
     }
-    let mut event = rst_event(kind::RST_SENT, hook, flow, at, state, Some(segment));
-    event.reason = reason;
-    if sock.exists() && !at.exists() {
-        event.flags = tcpwatch_common::record::flag::SOCKET;
-    }
+    let event = rst_event(kind::RST_SENT, hook, flow, at, state)
+        .with_packet(segment.packet)
+        .with_reason(reason)
+        .with_flags(if sock.exists() { flag::SOCKET } else { 0 });
     emit::send(context.context(), &event);
 }

@@ -65,19 +65,10 @@ pub fn refused(
     listen.stage = 1;
     emit::send(
         context,
-        &Event {
-            kind: kind::LISTEN_DROP,
-            hook,
-            wanted: deliver::LISTEN,
-            flow,
-            sock: listener,
-            state: state::LISTEN,
-            reason,
-            packet: Some(segment.packet),
-            listen: Some(listen),
-            timewait: None,
-            flags: 0,
-        },
+        &Event::new(kind::LISTEN_DROP, hook, deliver::LISTEN, flow, listener, state::LISTEN)
+            .with_packet(segment.packet)
+            .with_listen(listen)
+            .with_reason(reason),
     );
     Some(())
 }

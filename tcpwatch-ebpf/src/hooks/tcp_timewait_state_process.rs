@@ -32,9 +32,9 @@ fn handle(context: &impl Returned) -> Option<()> {
     let kind = if killed { kind::RST_RECEIVED } else { kind::RST_IGNORED };
     let flow = segment.flow_of_receiver(minisock.netns());
     let state = minisock.tw_substate();
-    let mut event =
-        rst_event(kind, hook::TCP_TIMEWAIT_STATE_PROCESS, flow, Sock(0), state, Some(&segment));
-    event.flags = flag::SOCKET | if killed { flag::KILLED } else { 0 };
+    let event = rst_event(kind, hook::TCP_TIMEWAIT_STATE_PROCESS, flow, Sock(0), state)
+        .with_packet(segment.packet)
+        .with_flags(flag::SOCKET | if killed { flag::KILLED } else { 0 });
     emit::send(context.context(), &event);
     Some(())
 }

@@ -36,7 +36,8 @@ fn handle(context: &impl Returned) -> Option<()> {
     }
     let segment = Skb(context.arg(1)).segment()?;
     let flow = sock.flow(true);
-    let event = rst_event(kind::RST_IGNORED, hook::TCP_VALIDATE_INCOMING, flow, sock, state, Some(&segment));
+    let event = rst_event(kind::RST_IGNORED, hook::TCP_VALIDATE_INCOMING, flow, sock, state)
+        .with_packet(segment.packet);
     emit::send(context.context(), &event);
     Some(())
 }

@@ -205,6 +205,27 @@ pub fn find(id: u8) -> Option<&'static Hook> {
     HOOKS.iter().find(|hook| hook.id == id)
 }
 
+/// The page `docs/hooks.md`.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Hooks\n\nWhat tcpwatch attaches, in the order of attaching, the ways it tries, and what cannot be seen where none holds.\n\
+         `tcpwatch doctor` says how it stands on a host.\n\n| hook | when | ways | without it |\n|---|---|---|---|\n",
+    );
+    for hook in HOOKS {
+        let when = match hook.when {
+            When::Always => "always".to_owned(),
+            When::ResetTracepointIncomplete => "before 6.10".to_owned(),
+            When::Instead(other) => format!("without `{}`", id::name(other).unwrap_or("?")),
+            When::Asked(_) => "on request".to_owned(),
+            When::Drops => "on request, or in place of hooks that are not granted".to_owned(),
+            When::Module(module) => format!("when `{module}` is there"),
+        };
+        let ways: Vec<&str> = hook.ways.iter().map(|way| way.rung.name()).collect();
+        page.push_str(&format!("| `{}` | {when} | {} | {} |\n", hook.name(), ways.join(", "), hook.loses));
+    }
+    page
+}
+
 /// What the kernel lets tcpwatch attach: found out by attaching.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Granted {

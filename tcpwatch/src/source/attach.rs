@@ -75,6 +75,10 @@ fn attach_part(ebpf: &mut Ebpf, part: Part, name: &str, function: &str, btf: Opt
             program.attach(function, 0)?;
         }
     }
+    if debug() {
+        let cost = ebpf.program(name).and_then(|program| program.info().ok()?.verified_instruction_count());
+        eprintln!("{name}: the verifier walked {} instructions", cost.map_or("?".to_owned(), |count| count.to_string()));
+    }
     Ok(())
 }
 
@@ -88,6 +92,11 @@ fn unload(ebpf: &mut Ebpf, part: Part, name: &str) {
         Part::Fexit => <&mut FExit>::try_from(program).and_then(FExit::unload),
         Part::Kprobe | Part::Kretprobe => <&mut KProbe>::try_from(program).and_then(KProbe::unload),
     };
+}
+
+/// `TCPWATCH_DEBUG` is set: what the verifier says goes to standard error.
+pub(super) fn debug() -> bool {
+    std::env::var_os("TCPWATCH_DEBUG").is_some()
 }
 
 /// An error in one line, without the verifier's pages (which go to the debug output).

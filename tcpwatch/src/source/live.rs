@@ -1,10 +1,10 @@
 //! The running kernel: loads the programs, attaches what is granted, hands out records and counters.
 
-use super::attach::{attach, probe, short, verifier_log};
+use super::attach::{attach, debug, probe, short, verifier_log};
 use super::object;
 use crate::host::preflight::HookStatus;
 use crate::host::seed::Seed;
-use crate::kernel::hooks::{self, Granted, HOOKS, Hook, Plan, Rung, When};
+use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, When};
 use crate::kernel::shape::Shape;
 use anyhow::{Context, Result, bail};
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
@@ -31,6 +31,12 @@ pub struct Settings {
     pub buffer: u32,
     /// The only rung to use for functions, for tests and odd hosts; `None`: whatever is granted.
     pub only: Option<Rung>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { deliver: 0, filter: Filter::NONE, buffer: 4 << 20, only: None }
+    }
 }
 
 /// Programs in the kernel, attached. Dropping it takes them off; so does the kernel if the process is killed.
@@ -107,7 +113,7 @@ impl Live {
                     break;
                 }
                 Err(error) => {
-                    if let Some(log) = verifier_log(&error).filter(|_| std::env::var_os("TCPWATCH_DEBUG").is_some()) {
+                    if let Some(log) = verifier_log(&error).filter(|_| debug()) {
                         eprintln!("{} as {}: {log}", hook.name(), way.rung.name());
                     }
                     tried.push((way.rung.name().to_owned(), short(&error)));
@@ -294,13 +300,4 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
 
 fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
     ebpf.map_mut(name).with_context(|| format!("there is no table `{name}`"))
-}
-
-/// Every hook with the rung it would get on a kernel of the given shape, without attaching: for tables in the docs.
-pub fn planned(shape: &Shape, granted: Granted) -> Vec<(&'static str, Option<&'static str>)> {
-    let plan = Plan { shape, granted, deliver: u32::MAX };
-    hooks::HOOKS
-        .iter()
-        .map(|hook| (hook.name(), plan.ways(hook).next().map(|way| way.rung.name())))
-        .collect()
 }

@@ -1,0 +1,389 @@
+//! The loop that joins the stages: drain, decode, interpret, describe, show; and the books at the end.
+//!
+//! It runs at its own pace. Records wait in the kernel's ring buffer and are drained in batches by the clock, so that no event
+//! wakes anybody up on the host that is being watched.
+
+use crate::cli::{Attach, Exit, TraceOptions};
+use crate::decode::{Raw, decode};
+use crate::diagnose::{self, Context as Meaning};
+use crate::event::{self, CauseCount, Event, HookBooks, Lost, OwnerInfo, Reconciliation, Start, Summary, TimeWaitInfo};
+use crate::host::books::Books;
+use crate::host::preflight::{self, HookStatus};
+use crate::host::process::Processes;
+use crate::host::{Host, seed};
+use crate::kernel::hooks::Rung;
+use crate::kernel::shape::Shape;
+use crate::kernel::symbols::Symbols;
+use crate::sink::Sink;
+use crate::sink::json::JsonSink;
+use crate::sink::text::{TextOptions, TextSink};
+use crate::source::{Live, Settings};
+use anyhow::{Context, Result, bail};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::time::{Duration, Instant};
+use tcpwatch_common::hook;
+use tcpwatch_common::owner::Owner;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Between two looks at an empty ring buffer: short enough to find the process of a short command still alive.
+const PACE: Duration = Duration::from_millis(20);
+/// Records drained before signals and clocks are looked at again.
+const BATCH: usize = 4096;
+/// Between two looks at what was lost.
+const LOSS_PACE: Duration = Duration::from_secs(1);
+/// Network namespaces whose last TIME_WAIT refusal is remembered.
+const REFUSALS: usize = 4096;
+
+/// `tcpwatch trace`: attaches, shows events until told to stop, closes the books.
+pub fn trace(options: &TraceOptions, host: &Host) -> Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        // Before anything is attached: a Ctrl-C during the start ends the run in order.
+        let stop = Stop::new()?;
+        let mut sink = open_sink(options);
+        match Run::start(options, host, sink.as_mut())?.watch(options, sink.as_mut(), stop).await {
+            Ok(exit) => Ok(exit),
+            Err(error) if is_closed_pipe(&error) => Ok(Exit::Ok),
+            Err(error) => Err(error.context("cannot write to standard output")),
+        }
+    })
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn open_sink(options: &TraceOptions) -> Box<dyn Sink> {
+    let stdout = io::stdout();
+    let terminal = stdout.is_terminal();
+    let out: Box<dyn Write> = Box::new(BufWriter::with_capacity(1 << 16, stdout));
+    if options.json {
+        Box::new(JsonSink::new(out))
+    } else {
+        let color = options.color.is_on(terminal, std::env::var_os("NO_COLOR").is_some());
+        Box::new(TextSink::new(out, TextOptions { color }))
+    }
+}
+
+/// The signals that end a run: the first one in order, the second one at once.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self> {
+        let open = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { interrupt: open(SignalKind::interrupt())?, terminate: open(SignalKind::terminate())? })
+    }
+
+    async fn called(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// From now on a signal means "at once": what the kernel holds of tcpwatch goes with the process.
+    fn insist(mut self) {
+        tokio::spawn(async move {
+            self.called().await;
+            std::process::exit(130);
+        });
+    }
+}
+
+/// A run: everything between the kernel and the sink.
+struct Run {
+    live: Live,
+    shape: Shape,
+    symbols: Symbols,
+    processes: Processes,
+    books: Books,
+    started: Instant,
+    shown: u64,
+    causes: HashMap<&'static str, u64>,
+    /// Calls of `tcp_reset` that were no RSTs, by hook.
+    false_resets: BTreeMap<u8, u64>,
+    malformed: u64,
+    lost: BTreeMap<u8, u64>,
+    refusals: HashMap<u32, TimeWaitInfo>,
+}
+
+impl Run {
+    fn start(options: &TraceOptions, host: &Host, sink: &mut dyn Sink) -> Result<Self> {
+        let facts = preflight::Facts::read(host, options.btf.is_some());
+        let findings = preflight::judge(&facts);
+        if let Some(fatal) = findings.iter().find(|finding| finding.fatal && !finding.ok) {
+            bail!("{}: {}\nhint: {}", fatal.what, fatal.effect, fatal.hint);
+        }
+        let shape = Shape::load(options.btf.as_deref())?;
+        let settings = Settings {
+            deliver: options.deliver,
+            filter: options.filter,
+            buffer: options.buffer,
+            only: match options.attach {
+                Attach::Auto => None,
+                Attach::Fentry => Some(Rung::Fentry),
+                Attach::Kprobe => Some(Rung::Kprobe),
+                Attach::Tracepoint => Some(Rung::Tracepoint),
+            },
+        };
+        let mut live = Live::start(&shape, &settings)?;
+        let books = Books::open(host);
+        let seed = seed::scan(host);
+        live.seed(&seed)?;
+        for note in seed::notes(&seed, &host.proc) {
+            eprintln!("tcpwatch: {note}");
+        }
+        let now = Clock::read();
+        let start = Start {
+            mono_ns: now.mono_ns,
+            time_ns: now.wall_ns,
+            version: crate::VERSION.to_owned(),
+            kernel: crate::kernel::release(),
+            hooks: live.status().iter().map(status).collect(),
+        };
+        let shown = sink.start(&start).and_then(|()| sink.flush());
+        if let Err(error) = shown.map_err(anyhow::Error::from) {
+            if !is_closed_pipe(&error) {
+                return Err(error.context("cannot write to standard output"));
+            }
+        }
+        Ok(Self {
+            live,
+            shape,
+            symbols: Symbols::load(),
+            processes: Processes::new(host),
+            books,
+            started: Instant::now(),
+            shown: 0,
+            causes: HashMap::new(),
+            false_resets: BTreeMap::new(),
+            malformed: 0,
+            lost: BTreeMap::new(),
+            refusals: HashMap::new(),
+        })
+    }
+
+    async fn watch(mut self, options: &TraceOptions, sink: &mut dyn Sink, mut stop: Stop) -> Result<Exit> {
+        let deadline = options.duration.map(|duration| self.started + duration);
+        let mut next_loss = Instant::now() + LOSS_PACE;
+        loop {
+            let drained = self.drain(options, sink)?;
+            for name in self.live.attach_late() {
+                eprintln!("tcpwatch: {name} is attached now: its module was loaded");
+            }
+            if Instant::now() >= next_loss {
+                self.report_losses(sink)?;
+                next_loss = Instant::now() + LOSS_PACE;
+            }
+            sink.flush()?;
+            if options.count.is_some_and(|count| self.shown >= count) {
+                break;
+            }
+            let wait = match deadline {
+                Some(deadline) if Instant::now() >= deadline => break,
+                Some(deadline) => PACE.min(deadline - Instant::now()),
+                None => PACE,
+            };
+            let wait = if drained == BATCH { Duration::ZERO } else { wait };
+            tokio::select! {
+                biased;
+                () = stop.called() => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        stop.insist();
+        self.close(options, sink)
+    }
+
+    fn drain(&mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<usize> {
+        let Self { live, shape, symbols, processes, causes, false_resets, malformed, refusals, shown, .. } = self;
+        let clock = Clock::read();
+        let meaning = Meaning {
+            names: &shape.reasons,
+            symbols,
+            wall_offset_ns: clock.offset_ns(),
+            want_stack: options.stack,
+        };
+        let limit = options.count.map_or(BATCH, |count| {
+            BATCH.min(usize::try_from(count.saturating_sub(*shown)).unwrap_or(BATCH))
+        });
+        let mut written = Ok(());
+        let drained = live.drain(limit, |bytes| {
+            if written.is_err() {
+                return;
+            }
+            let event = match decode(bytes) {
+                Ok(Raw::Event(record)) => match diagnose::interpret(&record, &meaning) {
+                    Some(event) => event,
+                    None => {
+                        *false_resets.entry(record.hook).or_default() += 1;
+                        return;
+                    }
+                },
+                Ok(Raw::State(record)) => diagnose::interpret_state(&record, &meaning),
+                Err(_) => {
+                    *malformed += 1;
+                    return;
+                }
+            };
+            let event = complete(event, processes, refusals);
+            if let Some(cause) = &event.cause {
+                *causes.entry(cause.id).or_default() += event.count;
+            }
+            *shown += 1;
+            written = sink.event(&event);
+        });
+        written?;
+        Ok(drained)
+    }
+
+    /// Losses since the last look, as events.
+    fn report_losses(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let clock = Clock::read();
+        for (id, counters) in self.live.counters()? {
+            let known = self.lost.entry(id).or_default();
+            if counters.lost > *known {
+                let count = counters.lost - *known;
+                *known = counters.lost;
+                sink.lost(&Lost {
+                    mono_ns: clock.mono_ns,
+                    time_ns: clock.wall_ns,
+                    hook: hook::name(id).unwrap_or("unnamed").to_owned(),
+                    count,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left in the ring, then the books.
+    fn close(mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<Exit> {
+        let watched = self.started.elapsed();
+        // Bounded: on a host in a storm the ring never runs empty.
+        for _ in 0..64 {
+            if options.count.is_some_and(|count| self.shown >= count) || self.drain(options, sink)? < BATCH {
+                break;
+            }
+        }
+        self.report_losses(sink)?;
+        let explained = self.live.netns_counters();
+        let counters = self.live.counters()?;
+        let lost = counters.iter().map(|(_, row)| row.lost).sum::<u64>() + self.malformed;
+        let clock = Clock::read();
+        let mut causes: Vec<CauseCount> =
+            self.causes.iter().map(|(id, count)| CauseCount { id: (*id).to_owned(), count: *count }).collect();
+        causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.id.cmp(&b.id)));
+        let summary = Summary {
+            mono_ns: clock.mono_ns,
+            time_ns: clock.wall_ns,
+            watched_ns: u64::try_from(watched.as_nanos()).unwrap_or(u64::MAX),
+            hooks: counters
+                .into_iter()
+                .filter(|(_, row)| row.seen != 0)
+                .map(|(id, mut row)| {
+                    // What user space recognised as no RST was handed over all the same.
+                    let false_resets = self.false_resets.get(&id).copied().unwrap_or(0);
+                    row.delivered = row.delivered.saturating_sub(false_resets);
+                    row.filtered += false_resets;
+                    HookBooks { name: hook::name(id).unwrap_or("unnamed").to_owned(), counters: row }
+                })
+                .collect(),
+            netns: self
+                .books
+                .reconcile(&explained)
+                .into_iter()
+                .filter(|row| !row.is_quiet())
+                .map(|row| Reconciliation {
+                    netns: row.netns,
+                    counter: row.counter.to_owned(),
+                    kernel: row.kernel,
+                    explained: row.explained,
+                })
+                .collect(),
+            causes,
+        };
+        sink.summary(&summary)?;
+        sink.flush()?;
+        if self.malformed != 0 {
+            eprintln!("tcpwatch: {} records could not be read: please report this as a bug", self.malformed);
+        }
+        Ok(if options.strict && lost != 0 { Exit::Lost } else { Exit::Ok })
+    }
+}
+
+/// What the host knows and the record does not: the owner's program and container, the table that was full before.
+fn complete(mut event: Event, processes: &mut Processes, refusals: &mut HashMap<u32, TimeWaitInfo>) -> Event {
+    if let Some(owner) = &mut event.owner {
+        let described = processes.describe(&wire(owner));
+        owner.exe = described.exe;
+        owner.cgroup = described.cgroup;
+        owner.container = described.container;
+    }
+    if let Some(netns) = event.netns {
+        match (event.kind, event.timewait) {
+            (event::EventKind::TwOverflow, Some(table)) => {
+                if refusals.len() < REFUSALS || refusals.contains_key(&netns) {
+                    refusals.insert(netns, table);
+                }
+            }
+            _ => {
+                if let Some(table) = refusals.get(&netns) {
+                    diagnose::recall_timewait(&mut event, *table);
+                }
+            }
+        }
+    }
+    event
+}
+
+/// The owner as the process table takes it.
+fn wire(owner: &OwnerInfo) -> Owner {
+    Owner {
+        start_ns: owner.start_ns,
+        cgroup: owner.cgroup_id,
+        pid: owner.pid.unwrap_or(0),
+        uid: owner.uid,
+        ..Owner::default()
+    }
+}
+
+fn status(hook: &HookStatus) -> event::HookStatus {
+    let refused = || {
+        let tried: Vec<String> = hook.tried.iter().map(|(how, why)| format!("{how}: {why}")).collect();
+        tried.join("; ")
+    };
+    event::HookStatus {
+        name: hook.name.clone(),
+        attached: hook.attached.clone().ok_or_else(refused),
+        sees: hook.attached.is_none().then(|| hook.loses.clone()),
+    }
+}
+
+/// Both clocks at one moment.
+struct Clock {
+    mono_ns: u64,
+    wall_ns: u64,
+}
+
+impl Clock {
+    fn read() -> Self {
+        use rustix::time::{ClockId, clock_gettime};
+        let ns = |id| {
+            let time = clock_gettime(id);
+            u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+        };
+        Self { mono_ns: ns(ClockId::Monotonic), wall_ns: ns(ClockId::Realtime) }
+    }
+
+    /// To add to a monotonic time for a wall time.
+    fn offset_ns(&self) -> i64 {
+        self.wall_ns.cast_signed().wrapping_sub(self.mono_ns.cast_signed())
+    }
+}
