@@ -1,4 +1,5 @@
 //! Records built in code, through diagnosis and both sinks, against golden files. `UPDATE_GOLDEN=1` writes them anew.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to say where")]
 
 use std::path::PathBuf;
 use tcpwatch::decode::{Raw, decode};

@@ -137,14 +137,10 @@ pub fn locate<'a>(record: &Record, mut frames: Vec<Frame<'a>>) -> Site<'a> {
     frames.drain(..first);
     let end = boundary(&frames);
     let above = frames[..end].iter().position(|(name, _)| !senders.contains(name)).unwrap_or(end);
-    let function =
-        by_hook(record).or_else(|| frames[..end].get(above).map(|(name, _)| *name)).or_else(|| {
-            // Only the function itself is in sight.
-            match record.kind {
-                kind::TW_OVERFLOW => Some("tcp_time_wait"),
-                _ => None,
-            }
-        });
+    // Where only the function itself is in sight.
+    let alone = (record.kind == kind::TW_OVERFLOW).then_some("tcp_time_wait");
+    let caller = frames[..end].get(above).map(|(name, _)| *name);
+    let function = by_hook(record).or(caller).or(alone);
     let context = context(record, &frames);
     Site { function, context, frames, above, end }
 }
