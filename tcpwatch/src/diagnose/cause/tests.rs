@@ -229,20 +229,21 @@ fn p1a_closed_port() {
 
 #[test]
 fn p1b_and_p3_late_segments_by_how_it_ended() {
-    let full = [(ESTABLISHED, 1), (FIN_WAIT1, 2), (FIN_WAIT2, 3), (CLOSE, 4)];
-    let table: [(u8, &[(u8, u64)], &str, Certainty); 12] = [
-        (end::TW_REFUSED, &full, "tw-bucket-overflow", CERTAIN),
-        (end::TW_EXPIRED, &full, "fin-wait2-timeout", CERTAIN),
-        (end::FIN_WAIT2, &full, "fin-wait2-timeout", LIKELY),
-        (end::TIME_WAIT, &full, "late-segment", LIKELY),
-        (end::TW_KILLED, &full, "late-segment", CERTAIN),
-        (end::RESET_SENT, &full, "late-segment", CERTAIN),
-        (end::RESET_RECEIVED, &full, "late-segment", CERTAIN),
+    type Row = (u8, &'static [(u8, u64)], &'static str, Certainty);
+    const FULL: [(u8, u64); 4] = [(ESTABLISHED, 1), (FIN_WAIT1, 2), (FIN_WAIT2, 3), (CLOSE, 4)];
+    let table: [Row; 12] = [
+        (end::TW_REFUSED, &FULL, "tw-bucket-overflow", CERTAIN),
+        (end::TW_EXPIRED, &FULL, "fin-wait2-timeout", CERTAIN),
+        (end::FIN_WAIT2, &FULL, "fin-wait2-timeout", LIKELY),
+        (end::TIME_WAIT, &FULL, "late-segment", LIKELY),
+        (end::TW_KILLED, &FULL, "late-segment", CERTAIN),
+        (end::RESET_SENT, &FULL, "late-segment", CERTAIN),
+        (end::RESET_RECEIVED, &FULL, "late-segment", CERTAIN),
         (end::UNKNOWN, &[(ESTABLISHED, 1), (CLOSE, 2)], "connection-timed-out", LIKELY),
         (end::UNKNOWN, &[(CLOSE_WAIT, 1), (CLOSE, 2)], "connection-timed-out", LIKELY),
         (end::UNKNOWN, &[(FIN_WAIT1, 1), (CLOSE, 2)], "connection-timed-out", LIKELY),
         (end::UNKNOWN, &[(LAST_ACK, 1), (CLOSE, 2)], "late-segment", LIKELY),
-        (end::UNKNOWN, &full, "late-segment", POSSIBLE),
+        (end::UNKNOWN, &FULL, "late-segment", POSSIBLE),
     ];
     for (how_it_ended, steps, id, certainty) in table {
         let alone = late(&samples::passive_without_socket(FIN | ACK), how_it_ended, steps);
