@@ -51,6 +51,7 @@ pub struct Config {
     pub args_tcp_v6_syn_recv_sock: u32,
     /// Inode of tcpwatch's own pid namespace, 0 when it is the initial one: then no translation is needed.
     pub pidns: u32,
+    pub pad: u32,
     pub offsets: Offsets,
     pub filter: Filter,
 }
@@ -76,6 +77,7 @@ impl Config {
         args_tcp_v4_syn_recv_sock: 0,
         args_tcp_v6_syn_recv_sock: 0,
         pidns: 0,
+        pad: 0,
         offsets: Offsets::ABSENT,
         filter: Filter::NONE,
     };

@@ -66,6 +66,8 @@ hooks! {
     KFREE_SKB = 36 "kfree_skb";
     /// Tracepoint: retransmissions.
     TCP_RETRANSMIT_SKB = 37 "tcp_retransmit_skb";
+    /// An ICMP error ends a half-open request.
+    TCP_REQ_ERR = 38 "tcp_req_err";
 }
 
 /// The kernel name of a hook.

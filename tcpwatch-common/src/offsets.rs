@@ -91,6 +91,8 @@ offsets! {
     tcp_linger2 "tcp_sock" "linger2" Optional;
     /// Absent where MPTCP is not built in.
     tcp_is_mptcp "tcp_sock" "is_mptcp" Optional;
+    /// Sequence number of our SYN-ACK, less one.
+    request_snt_isn "tcp_request_sock" "snt_isn" Required;
     tw_substate "inet_timewait_sock" "tw_substate" Required;
     /// The live count is this minus one (since 6.1).
     tw_refcount "inet_timewait_death_row" "tw_refcount" Optional;

@@ -13,7 +13,7 @@ use tcpwatch_common::counters::{HookCounters, NetnsCounters};
 use tcpwatch_common::flow::Flow;
 use tcpwatch_common::owner::Memory;
 use tcpwatch_common::record::{FRAMES, Listen, Packet, Record, Socket, StateRecord, TimeWait, flag, kind};
-use tcpwatch_common::state;
+use tcpwatch_common::{hook, state};
 
 /// A wake-up per record is what slows a host down; user space looks by the clock.
 const QUIET: u64 = BPF_RB_NO_WAKEUP as u64;
@@ -153,21 +153,30 @@ pub fn send(context: *mut c_void, event: &Event) {
     }
     count(event.hook, |row| row.seen += 1);
     let full = Sock::is_full(event.state);
-    let present = if !event.sock.exists() || !full {
-        None
-    } else if event.state == state::CLOSE {
-        // Perhaps destroyed already: nothing to learn from it any more.
-        owners::find(event.sock)
-    } else {
-        owners::memory(event.sock)
-    };
-    let past = if present.is_none() || event.state == state::LISTEN { DEAD.get_ptr_mut(&event.flow) } else { None };
+    // Pointers that are always good rather than `Option`s: older verifiers refuse the undefined half of a `None` that the
+    // compiler moves about.
+    let mut present = &raw const NO_MEMORY;
+    let mut past = &raw const NO_MEMORY;
+    let mut flags = event.flags;
+    let mut known = false;
+    if event.sock.exists() && full {
+        // A closed one was perhaps destroyed already: nothing to learn from it any more.
+        let kept =
+            if event.state == state::CLOSE { owners::find(event.sock) } else { owners::memory(event.sock) };
+        if let Some(memory) = kept {
+            present = memory.cast_const();
+            known = true;
+        }
+    }
+    if !known || event.state == state::LISTEN {
+        if let Some(memory) = DEAD.get_ptr_mut(&event.flow) {
+            past = memory.cast_const();
+            flags |= flag::PAST;
+        }
+    }
     let filter = filter();
     if filter.active != 0 {
-        let owner = match (past, present) {
-            (Some(memory), _) | (None, Some(memory)) => memory.cast_const(),
-            (None, None) => &raw const NO_MEMORY,
-        };
+        let owner = if flags & flag::PAST != 0 { past } else { present };
         // SAFETY: a map value, or read-only data.
         if !filter.admits_owner(&event.flow, unsafe { &(*owner).owner }) {
             count(event.hook, |row| row.filtered += 1);
@@ -180,7 +189,7 @@ pub fn send(context: *mut c_void, event: &Event) {
     };
     let record = entry.as_mut_ptr();
     // SAFETY: reserved memory of the right size and alignment; every field is written before it is submitted.
-    unsafe { fill(record, event, full, present, past) };
+    unsafe { fill(record, event, flags, full, present, past) };
     // SAFETY: as above.
     unsafe {
         let bytes = bpf_get_stack(context, (&raw mut (*record).stack).cast(), (FRAMES * 8) as u32, 0);
@@ -191,10 +200,16 @@ pub fn send(context: *mut c_void, event: &Event) {
 }
 
 /// # Safety
-/// `record` must be writable, `present` and `past` live map values.
+/// `record` must be writable, `present` and `past` readable.
 #[inline(always)]
-unsafe fn fill(record: *mut Record, event: &Event, full: bool, present: Option<*mut Memory>, past: Option<*mut Memory>) {
-    let mut flags = event.flags;
+unsafe fn fill(
+    record: *mut Record,
+    event: &Event,
+    mut flags: u32,
+    full: bool,
+    present: *const Memory,
+    past: *const Memory,
+) {
     // SAFETY: by contract.
     unsafe {
         (*record).mono_ns = now();
@@ -209,11 +224,8 @@ unsafe fn fill(record: *mut Record, event: &Event, full: bool, present: Option<*
         (*record).packet = event.packet;
         (*record).listen = event.listen;
         (*record).timewait = event.timewait;
-        words::copy(&raw mut (*record).present, present.map_or(&raw const NO_MEMORY, <*mut Memory>::cast_const));
-        words::copy(&raw mut (*record).past, past.map_or(&raw const NO_MEMORY, <*mut Memory>::cast_const));
-        if past.is_some() {
-            flags |= flag::PAST;
-        }
+        words::copy(&raw mut (*record).present, present);
+        words::copy(&raw mut (*record).past, past);
         if event.sock.exists() && full {
             (*record).socket = event.sock.details();
             let dead = event.sock.is_dead();
@@ -227,6 +239,10 @@ unsafe fn fill(record: *mut Record, event: &Event, full: bool, present: Option<*
             owners::expire_inherited(&raw mut (*record).present.owner, has_file, dead);
         } else {
             (*record).socket = NO_DETAILS;
+            if event.hook == hook::NF_SEND_RESET || event.hook == hook::NF_SEND_RESET6 {
+                // The firewall answers before any socket is looked for: who would have got the segment, at most.
+                owners::inherit_from_port(event.flow.netns, event.flow.local_port, &raw mut (*record).present.owner);
+            }
             flags |= bit(event.sock.exists(), flag::SOCKET);
         }
         (*record).flags = flags;

@@ -25,6 +25,7 @@ mod tcp_rcv_space_adjust;
 mod tcp_rcv_state_process;
 mod tcp_receive_reset;
 mod tcp_recvmsg;
+mod tcp_req_err;
 mod tcp_reset;
 mod tcp_retransmit_skb;
 mod tcp_route_req;
@@ -119,7 +120,7 @@ fn note_removed(row: u32, sock: Sock) {
 /// another socket at the same address.
 #[inline(always)]
 fn was_removed(row: u32, sock: Sock) -> bool {
-    const MOMENT_NS: u64 = 2_000_000;
+    const MOMENT_NS: u64 = 100_000_000;
     let Some(slot) = REMOVED.get_ptr_mut(row) else { return false };
     // SAFETY: a per-CPU map value.
     let removed = unsafe { *slot };

@@ -7,6 +7,8 @@
 //! The crate also compiles for the host, as an empty program, so that editors and lints need no BPF target.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
+// One load in `context.rs` must stay as it is written.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     allow(unreachable_pub, reason = "a program has no outside; `pub(crate)` everywhere would only be noise")

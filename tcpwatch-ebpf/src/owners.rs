@@ -187,6 +187,19 @@ pub fn note_end(flow: &Flow, end: u8, now: u64) {
     }
 }
 
+/// [`note_end`] for a minisock, which may have gone on from FIN_WAIT2 to TIME_WAIT since the full socket left.
+#[inline(always)]
+pub fn note_minisock_end(flow: &Flow, substate: u8, end: u8, now: u64) {
+    if let Some(memory) = DEAD.get_ptr_mut(flow) {
+        // SAFETY: a map value just found; plain stores.
+        unsafe {
+            (*memory).end = end;
+            (*memory).end_state = substate;
+            (*memory).end_ns = now;
+        }
+    }
+}
+
 /// A socket began (`sockets` +1) or ceased (-1) to listen on its port.
 #[inline(always)]
 pub fn listening(sock: Sock, memory: *mut Memory, begins: bool) {

@@ -28,20 +28,15 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let now = emit::now();
     // A new life at this address: a socket that leaves CLOSE, or a child (cloned while its listener listened).
     let begins = (old == CLOSE && new != CLOSE) || (old == LISTEN && new == SYN_RECV);
-    let memory = match owners::find(sock) {
-        Some(known) if !begins => known,
-        _ if begins => owners::renew(sock)?,
-        _ => {
-            let known = owners::memory(sock)?;
-            // SAFETY: a map value just found.
-            unsafe { owners::step(known, old, 0) };
-            known
-        }
-    };
+    let memory = if begins { owners::renew(sock)? } else { owners::memory(sock)? };
     let owned = sock.owned();
     let deliver_states = config!(deliver) & deliver::STATE != 0;
     // SAFETY: `memory` is a map value just found.
     unsafe {
+        if !begins && (*memory).step_count == 0 {
+            // In this state since before tcpwatch looked.
+            owners::step(memory, old, 0);
+        }
         attribute(sock, memory, old, new, owned);
         let last = last_step(memory);
         let since_ns = if last.state() == old { last.at_ns() } else { 0 };

@@ -17,6 +17,6 @@ entry!(handle, inet_twsk_deschedule_put_fentry, inet_twsk_deschedule_put_kprobe)
 fn handle(context: &impl Hooked) -> Option<()> {
     let minisock = Sock(context.arg(0));
     note_removed(REMOVED_TIMEWAIT, minisock);
-    owners::note_end(&minisock.flow(false), end::TW_KILLED, emit::now());
+    owners::note_minisock_end(&minisock.flow(false), minisock.tw_substate(), end::TW_KILLED, emit::now());
     Some(())
 }

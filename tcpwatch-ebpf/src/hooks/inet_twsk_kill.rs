@@ -14,12 +14,13 @@ entry!(handle, inet_twsk_kill_fentry, inet_twsk_kill_kprobe);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    let flow = Sock(context.arg(0)).flow(false);
+    let minisock = Sock(context.arg(0));
+    let flow = minisock.flow(false);
     let memory = DEAD.get_ptr_mut(&flow)?;
     // SAFETY: a map value just found.
     let known = unsafe { (*memory).end };
     if known == end::TIME_WAIT || known == end::FIN_WAIT2 {
-        owners::note_end(&flow, end::TW_EXPIRED, emit::now());
+        owners::note_minisock_end(&flow, minisock.tw_substate(), end::TW_EXPIRED, emit::now());
     }
     Some(())
 }

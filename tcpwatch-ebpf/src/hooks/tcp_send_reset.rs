@@ -45,6 +45,10 @@ fn active(context: &impl Hooked, sock: Sock, reason: Option<u32>) {
     emit::send(context.context(), &event);
     if state == state::CLOSE {
         owners::note_end(&flow, end::RESET_SENT, emit::now());
+    } else if let Some(memory) = owners::find(sock) {
+        // It closes after the RST: tcp_abort(), a timer, MPTCP.
+        // SAFETY: a map value just found; a plain store.
+        unsafe { (*memory).end = end::RESET_SENT };
     }
 }
 
@@ -60,9 +64,14 @@ pub fn passive(context: &impl Hooked, hook: u8, sock: Sock, skb: Skb, segment: &
         state = sock.tw_substate();
         at = Sock(0);
     }
-    let event = rst_event(kind::RST_SENT, hook, flow, at, state)
+    let mut event = rst_event(kind::RST_SENT, hook, flow, at, state)
         .with_packet(segment.packet)
         .with_reason(reason)
         .with_flags(if sock.exists() { flag::SOCKET } else { 0 });
+    if state == state::LISTEN {
+        let mut listen = sock.listen();
+        listen.stage = 1;
+        event = event.with_listen(listen);
+    }
     emit::send(context.context(), &event);
 }

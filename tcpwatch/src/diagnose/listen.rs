@@ -2,6 +2,7 @@
 
 use super::site::Site;
 use crate::event::{Certainty, ListenAction, ListenInfo, Queue, Stage};
+use tcpwatch_common::hook;
 use tcpwatch_common::record::{Listen, Record, flag, passed};
 
 /// A `listen` object and what it means.
@@ -18,6 +19,14 @@ pub struct Verdict {
 pub fn judge(record: &Record, site: &Site<'_>) -> Option<Verdict> {
     if record.flags & flag::LISTEN == 0 {
         return None;
+    }
+    if record.hook == hook::TCP_REQ_ERR {
+        return Some(Verdict {
+            info: info(&record.listen, None, Stage::Ack, ListenAction::Dropped),
+            id: "listen-refused",
+            certainty: Certainty::Certain,
+            evidence: vec!["an ICMP error came back for the SYN-ACK".to_owned()],
+        });
     }
     Some(if record.listen.stage == 0 { at_syn(record) } else { at_ack(record, site) })
 }

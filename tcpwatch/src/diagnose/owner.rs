@@ -3,11 +3,22 @@
 use super::site::Site;
 use super::state;
 use crate::event::{OwnerInfo, Reason};
+use tcpwatch_common::hook;
 use tcpwatch_common::owner::{Owner, how};
 use tcpwatch_common::record::{Record, flag, kind};
 
+/// Timers that end orphans: who had the socket closed it long ago.
+const ORPHAN_TIMERS: [&str; 2] = ["tcp_keepalive_timer", "tcp_out_of_resources"];
+
 /// The owner of the socket that the event is about.
 pub fn of(record: &Record, site: &Site<'_>, reason: Option<&Reason>) -> Option<OwnerInfo> {
+    if matches!(record.hook, hook::NF_SEND_RESET | hook::NF_SEND_RESET6) {
+        // The firewall asks no socket: at most somebody listens on the port.
+        return info(&record.present.owner);
+    }
+    if record.flags & flag::DEAD != 0 && ORPHAN_TIMERS.iter().any(|timer| site.is(timer)) {
+        return dead(&record.present.owner);
+    }
     let past = record.flags & flag::PAST != 0;
     if state::is_listener(record) {
         // A segment of a handshake is the listener's; any other that ends up there belonged to a connection, if one
@@ -60,7 +71,6 @@ mod tests {
     use super::*;
     use crate::diagnose::samples::{self, frames, owner};
     use crate::diagnose::site::locate;
-    use tcpwatch_common::hook;
     use tcpwatch_common::state as states;
 
     fn named(record: &Record, stack: &[&'static str]) -> Option<(Option<u32>, &'static str)> {

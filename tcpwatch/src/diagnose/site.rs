@@ -169,6 +169,7 @@ fn by_hook(record: &Record) -> Option<&'static str> {
             | hook::TCP_V6_SYN_RECV_SOCK
             | hook::TCP_CHECK_REQ
             | hook::TCP_TIMEWAIT_STATE_PROCESS
+            | hook::TCP_REQ_ERR
             | hook::TCP_VALIDATE_INCOMING
             | hook::TCP_RCV_STATE_PROCESS),
         ) => hook::name(hook),

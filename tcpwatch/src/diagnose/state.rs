@@ -40,6 +40,17 @@ pub fn before_close(memory: &Memory) -> Option<u8> {
     memory.history().map(Step::state).filter(|state| *state != state::CLOSE).last()
 }
 
+/// The state before `close()`, which on its way to CLOSE may have sent a FIN first.
+fn before_closing(memory: &Memory) -> Option<u8> {
+    /// A FIN sent earlier than this was sent by `shutdown()`.
+    const SAME_CALL_NS: u64 = 5_000_000;
+    let steps: Vec<Step> = memory.history().filter(|step| step.state() != state::CLOSE).collect();
+    let [.., before, last] = steps[..] else { return before_close(memory) };
+    let in_passing = matches!(last.state(), state::FIN_WAIT1 | state::LAST_ACK)
+        && memory.end_ns.saturating_sub(last.at_ns()) < SAME_CALL_NS;
+    Some(if in_passing { before.state() } else { last.state() })
+}
+
 /// The state when the act began. Inside `close()` the kernel has set CLOSE before it sends the RST, so CLOSE itself is
 /// never the answer.
 pub fn began(record: &Record, site: &Site<'_>, reason: Option<&Reason>) -> Option<u8> {
@@ -51,7 +62,9 @@ pub fn began(record: &Record, site: &Site<'_>, reason: Option<&Reason>) -> Optio
     }
     match record.state {
         0 => None,
-        state::CLOSE => connection(record).and_then(before_close),
+        state::CLOSE => connection(record).and_then(|memory| {
+            if site.is("__tcp_close") { before_closing(memory) } else { before_close(memory) }
+        }),
         state => Some(state),
     }
 }

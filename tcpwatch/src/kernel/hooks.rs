@@ -194,6 +194,8 @@ hooks! {
         "IPv4: handshakes whose last ACK is dropped because the accept queue is full";
     TCP_V6_SYN_RECV_SOCK When::Always, ways!(exit "tcp_v6_syn_recv_sock"),
         "IPv6: handshakes whose last ACK is dropped because the accept queue is full";
+    TCP_REQ_ERR When::Always, ways!(entry "tcp_req_err"),
+        "handshakes that an ICMP error ends";
     KFREE_SKB When::Drops, ways!(tracepoint "kfree_skb"),
         "dropped segments";
     TCP_RETRANSMIT_SKB When::Asked(deliver::RETRANSMIT), ways!(tracepoint "tcp_retransmit_skb"),

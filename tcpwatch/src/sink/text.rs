@@ -20,6 +20,9 @@ pub struct TextOptions {
 pub const LEGEND: &str =
     "PID 812* had the socket until it closed, 812? is inherited from the listener; ~REASON is inferred";
 
+/// Missing hooks that the banner explains one by one.
+const MISSING_SHOWN: usize = 3;
+
 /// Writes for a human.
 #[derive(Debug)]
 pub struct TextSink<W> {
@@ -72,8 +75,18 @@ impl<W: Write> Sink for TextSink<W> {
             time::date(start.time_ns),
             start.hooks.len()
         )?;
-        for hook in &start.hooks {
-            if let Err(why) = &hook.attached {
+        let missing: Vec<_> = start.hooks.iter().filter(|hook| hook.attached.is_err()).collect();
+        // With more than a few the host does not grant them as a kind, and the list would push the events off the screen.
+        if missing.len() > MISSING_SHOWN {
+            let names: Vec<&str> = missing.iter().map(|hook| hook.name.as_str()).collect();
+            let text = format!(
+                "{}. What is not seen without them, and why: tcpwatch doctor",
+                names.join(" ")
+            );
+            self.under("  not attached: ", &text, "\x1b[33m")?;
+        } else {
+            for hook in missing {
+                let why = hook.attached.as_ref().err().map_or("", String::as_str);
                 let blind =
                     hook.sees.as_deref().map(|sees| format!("; not seen: {sees}")).unwrap_or_default();
                 self.under("  no ", &format!("{}: {why}{blind}", hook.name), "\x1b[33m")?;

@@ -269,6 +269,7 @@ fn configure(plan: &Plan<'_>, filter: Filter) -> Config {
         args_tcp_v4_syn_recv_sock: shape.args("tcp_v4_syn_recv_sock"),
         args_tcp_v6_syn_recv_sock: shape.args("tcp_v6_syn_recv_sock"),
         pidns: own_pidns(),
+        pad: 0,
         offsets: shape.offsets,
         filter,
     }

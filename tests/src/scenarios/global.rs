@@ -74,7 +74,10 @@ fn orphan_limit(s: &mut Stage) -> Result<()> {
             .cause("orphan-limit")
             .site(&["__tcp_close"]),
     );
-    s.client_gets(&cli, &victim, "ESTABLISHED");
+    // The FIN went out just before the RST.
+    let received = Expect::rst_received(Side::Client, victim.client, server, "ESTABLISHED");
+    let received = received.states(&["ESTABLISHED", "CLOSE_WAIT"]);
+    s.expect(received.causes(&["reset-by-peer", "reset-after-peer-close"]).owner(&cli));
     // Retransmissions of the other orphans that fall into that moment are ended by the same limit.
     for conn in &conns {
         s.expect(
@@ -150,6 +153,8 @@ fn out_of_memory(s: &mut Stage) -> Result<()> {
             .cause("out-of-memory")
             .site(&["__tcp_close"]),
     );
-    s.client_gets(&cli, &conn, "ESTABLISHED");
+    let received = Expect::rst_received(Side::Client, conn.client, conn.server, "ESTABLISHED");
+    let received = received.states(&["ESTABLISHED", "CLOSE_WAIT"]);
+    s.expect(received.causes(&["reset-by-peer", "reset-after-peer-close"]).owner(&cli));
     Ok(())
 }
