@@ -4,7 +4,7 @@
 //!
 //! - Fixed size, `#[repr(C)]`, integers and arrays of integers only: no `bool`, no `enum`, no `Option`, so that any
 //!   bytes are a valid value and user space decodes without `unsafe`.
-//! - Padding is a named field. [`layout`] asserts every size at compile time.
+//! - Padding is a named field, an integer: an array of bytes would be cleared by a call of `memset` in the kernel. [`layout`] asserts every size at compile time.
 //! - Integers are in the host's byte order, ports too. An address is four words *exactly as they lie in the
 //!   packet* (network byte order in memory); IPv4 is written as IPv4-mapped IPv6, so that one key serves both.
 //! - Times are nanoseconds of `CLOCK_MONOTONIC`, as `bpf_ktime_get_ns()` gives them.

@@ -53,7 +53,8 @@ pub struct Owner {
     pub root_pid: u32,
     /// One of [`how`].
     pub how: u8,
-    pub pad: [u8; 3],
+    pub pad: u8,
+    pub pad2: u16,
     /// `task_struct.comm` when it was learnt.
     pub comm: [u8; 16],
 }
@@ -126,7 +127,7 @@ pub struct Memory {
 impl Memory {
     /// For the kernel, which cannot build 128 bytes on its stack for every new socket.
     pub const EMPTY: Self = Self {
-        owner: Owner { start_ns: 0, cgroup: 0, pid: 0, uid: 0, root_pid: 0, how: 0, pad: [0; 3], comm: [0; 16] },
+        owner: Owner { start_ns: 0, cgroup: 0, pid: 0, uid: 0, root_pid: 0, how: 0, pad: 0, pad2: 0, comm: [0; 16] },
         steps: [Step(0); STEPS],
         step_count: 0,
         end: 0,

@@ -125,9 +125,9 @@ pub struct Socket {
     pub snd_nxt: u32,
     pub rcv_nxt: u32,
     pub copied_seq: u32,
-    /// 1 receive, 2 send.
-    pub shutdown: u8,
-    pub pad: [u8; 7],
+    /// Bit 0: no more receiving, bit 1: no more sending.
+    pub shutdown: u32,
+    pub pad: u32,
 }
 
 /// What ran on the CPU.

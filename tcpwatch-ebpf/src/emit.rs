@@ -9,10 +9,11 @@ use crate::words;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_ktime_get_ns};
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use tcpwatch_common::counters::{HookCounters, NetnsCounters};
 use tcpwatch_common::flow::Flow;
 use tcpwatch_common::owner::Memory;
-use tcpwatch_common::record::{FRAMES, Listen, Packet, Record, Socket, StateRecord, TimeWait, flag, kind};
+use tcpwatch_common::record::{FRAMES, Listen, Packet, Record, StateRecord, TimeWait, flag, kind};
 use tcpwatch_common::{hook, state};
 
 /// A wake-up per record is what slows a host down; user space looks by the clock.
@@ -20,18 +21,6 @@ const QUIET: u64 = BPF_RB_NO_WAKEUP as u64;
 const NO_COUNTERS: NetnsCounters = NetnsCounters { rst_sent: 0, listen_drops: 0, tw_overflows: 0, firewall_rsts: 0 };
 static NO_COUNTERS_YET: NetnsCounters = NO_COUNTERS;
 static NO_MEMORY: Memory = Memory::EMPTY;
-const NO_DETAILS: Socket = Socket {
-    flags: 0,
-    linger2: 0,
-    lingertime: 0,
-    snd_una: 0,
-    snd_nxt: 0,
-    rcv_nxt: 0,
-    copied_seq: 0,
-    shutdown: 0,
-    pad: [0; 7],
-};
-
 #[inline(always)]
 pub fn now() -> u64 {
     // SAFETY: the helper has no preconditions.
@@ -40,18 +29,20 @@ pub fn now() -> u64 {
 
 /// What a hook has to say. Parts that it has nothing to say of are zero and lack their bit in `flags`: plain values rather
 /// than `Option`s, whose branches the verifier would have to walk in every combination.
+#[repr(C)]
 pub struct Event {
+    /// The socket at hand, 0 without one.
+    pub sock: Sock,
     pub kind: u8,
     pub hook: u8,
     /// State of the socket at the hook.
     pub state: u8,
+    pad: u8,
     /// Bit of `config::deliver` without which the event is not wanted at all.
     pub wanted: u32,
     /// Bits of `record::flag`.
     pub flags: u32,
     pub reason: u32,
-    /// The socket at hand, 0 without one.
-    pub sock: Sock,
     pub flow: Flow,
     pub packet: Packet,
     pub listen: Listen,
@@ -59,56 +50,52 @@ pub struct Event {
 }
 
 impl Event {
+    /// Begins an event in the caller's own storage: moving it about would take more stack than there is.
     #[inline(always)]
-    pub fn new(kind: u8, hook: u8, wanted: u32, flow: Flow, sock: Sock, state: u8) -> Self {
-        Self {
-            kind,
-            hook,
-            state,
-            wanted,
-            flags: 0,
-            reason: 0,
-            sock,
-            flow,
-            packet: Packet { seq: 0, ack: 0, len: 0, window: 0, flags: 0, nf_hook: 0 },
-            listen: Listen {
-                accept_len: 0,
-                accept_max: 0,
-                syn_len: 0,
-                max_syn_backlog: 0,
-                somaxconn: 0,
-                syncookies: 0,
-                abort_on_overflow: 0,
-                stage: 0,
-                passed: 0,
-            },
-            timewait: TimeWait { used: 0, max: 0, substate: 0, pad: 0 },
-        }
+    pub fn begin<'a>(
+        storage: &'a mut MaybeUninit<Self>,
+        (kind, hook, wanted): (u8, u8, u32),
+        flow: &Flow,
+        sock: Sock,
+        state: u8,
+    ) -> &'a mut Self {
+        // SAFETY: all zeroes are a valid event, and every byte is written.
+        let event = unsafe {
+            words::zero(storage.as_mut_ptr());
+            storage.assume_init_mut()
+        };
+        event.sock = sock;
+        event.kind = kind;
+        event.hook = hook;
+        event.state = state;
+        event.wanted = wanted;
+        event.flow = *flow;
+        event
     }
 
     #[inline(always)]
-    pub fn with_packet(mut self, packet: Packet) -> Self {
-        self.packet = packet;
+    pub fn packet(&mut self, packet: &Packet) -> &mut Self {
+        self.packet = *packet;
         self.flags |= flag::PACKET;
         self
     }
 
     #[inline(always)]
-    pub fn with_listen(mut self, listen: Listen) -> Self {
-        self.listen = listen;
+    pub fn listen(&mut self, listen: &Listen) -> &mut Self {
+        self.listen = *listen;
         self.flags |= flag::LISTEN;
         self
     }
 
     #[inline(always)]
-    pub fn with_timewait(mut self, timewait: TimeWait) -> Self {
-        self.timewait = timewait;
+    pub fn timewait(&mut self, timewait: &TimeWait) -> &mut Self {
+        self.timewait = *timewait;
         self.flags |= flag::TIME_WAIT;
         self
     }
 
     #[inline(always)]
-    pub fn with_reason(mut self, reason: Option<u32>) -> Self {
+    pub fn reason(&mut self, reason: Option<u32>) -> &mut Self {
         if let Some(reason) = reason {
             self.reason = reason;
             self.flags |= flag::REASON;
@@ -117,7 +104,7 @@ impl Event {
     }
 
     #[inline(always)]
-    pub fn with_flags(mut self, flags: u32) -> Self {
+    pub fn flags(&mut self, flags: u32) -> &mut Self {
         self.flags |= flags;
         self
     }
@@ -227,7 +214,7 @@ unsafe fn fill(
         words::copy(&raw mut (*record).present, present);
         words::copy(&raw mut (*record).past, past);
         if event.sock.exists() && full {
-            (*record).socket = event.sock.details();
+            event.sock.details(&raw mut (*record).socket);
             let dead = event.sock.is_dead();
             let has_file = event.sock.socket() != 0;
             flags |= flag::SOCKET
@@ -238,7 +225,7 @@ unsafe fn fill(
                 | bit(event.sock.is_mptcp(), flag::MPTCP);
             owners::expire_inherited(&raw mut (*record).present.owner, has_file, dead);
         } else {
-            (*record).socket = NO_DETAILS;
+            words::zero(&raw mut (*record).socket);
             if event.hook == hook::NF_SEND_RESET || event.hook == hook::NF_SEND_RESET6 {
                 // The firewall answers before any socket is looked for: who would have got the segment, at most.
                 owners::inherit_from_port(event.flow.netns, event.flow.local_port, &raw mut (*record).present.owner);

@@ -38,11 +38,9 @@ mod tcp_v4_send_reset;
 mod tcp_v6_send_reset;
 mod tcp_validate_incoming;
 
-use crate::emit::{self, Event};
+use crate::emit;
 use crate::kernel::sock::Sock;
 use crate::maps::{REMOVED, Removed};
-use tcpwatch_common::config::deliver;
-use tcpwatch_common::flow::Flow;
 
 /// Both ways to hook the start of a function: `entry!(handler, fentry program, kprobe program)`.
 macro_rules! entry {
@@ -100,12 +98,6 @@ macro_rules! tracepoint {
     };
 }
 pub(crate) use tracepoint;
-
-/// An event about an RST.
-#[inline(always)]
-fn rst_event(kind: u8, hook: u8, flow: Flow, sock: Sock, state: u8) -> Event {
-    Event::new(kind, hook, deliver::RST, flow, sock, state)
-}
 
 /// Notes that a request or minisock was removed just now on this CPU.
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! Copies of map values, word by word.
+//! Copies and clearings, word by word.
 
 /// Copies a value whose size and alignment are multiples of eight.
 ///
@@ -14,6 +14,21 @@ pub unsafe fn copy<T: Copy>(to: *mut T, from: *const T) {
     while i < size_of::<T>() / 8 {
         // SAFETY: by contract, and within the value.
         unsafe { to.cast::<u64>().add(i).write_volatile(from.cast::<u64>().add(i).read_volatile()) };
+        i += 1;
+    }
+}
+
+/// Clears a value whose size and alignment are multiples of eight, for the same reason.
+///
+/// # Safety
+/// `value` must be writable and aligned to eight bytes; all zeroes must be a valid `T`.
+#[inline(always)]
+pub unsafe fn zero<T>(value: *mut T) {
+    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
+    let mut i = 0;
+    while i < size_of::<T>() / 8 {
+        // SAFETY: by contract, and within the value.
+        unsafe { value.cast::<u64>().add(i).write_volatile(0) };
         i += 1;
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::context::{Exit, Hooked, Returned};
 use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
 use crate::kernel::config::config;
 use crate::kernel::sock::{Sock, death_row};
 use crate::owners;
@@ -39,11 +40,10 @@ fn refused(context: &impl Hooked, table: TimeWait) {
     let sock = Sock(context.arg(0));
     let flow = sock.flow(true);
     emit::book(flow.netns, |row| row.tw_overflows += 1);
-    emit::send(
-        context.context(),
-        &Event::new(kind::TW_OVERFLOW, hook::INET_TWSK_ALLOC, deliver::TW, flow, sock, sock.state())
-            .with_timewait(table),
-    );
+    let what = (kind::TW_OVERFLOW, hook::INET_TWSK_ALLOC, deliver::TW);
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, what, &flow, sock, sock.state());
+    emit::send(context.context(), event.timewait(&table));
     if let Some(memory) = owners::memory(sock) {
         // SAFETY: a map value just found; a plain store.
         unsafe { (*memory).end = end::TW_REFUSED };

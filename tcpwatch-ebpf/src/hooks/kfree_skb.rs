@@ -7,6 +7,7 @@
 use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
 use crate::hooks::tcp_syn_recv_sock::refused;
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Skb};
@@ -36,12 +37,12 @@ fn handle(context: &impl Hooked) -> Option<()> {
         return None;
     };
     let wanted = if kind == kind::DROP { deliver::DROP } else { deliver::RST };
-    emit::send(
-        context.context(),
-        &Event::new(kind, hook::KFREE_SKB, wanted, segment.flow_of_receiver(skb.netns(sock)), sock, state)
-            .with_packet(segment.packet)
-            .with_reason(reason),
-    );
+    let flow = segment.flow_of_receiver(skb.netns(sock));
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, (kind, hook::KFREE_SKB, wanted), &flow, sock, state)
+        .packet(&segment.packet)
+        .reason(reason);
+    emit::send(context.context(), event);
     Some(())
 }
 

@@ -4,9 +4,11 @@
 //! kernel: v5.10..  net/ipv4/netfilter/nf_reject_ipv4.c  `void nf_send_reset(struct net *net, struct sock *sk, struct sk_buff *oldskb, int hook)`
 //! kernel: v5.10..  net/ipv6/netfilter/nf_reject_ipv6.c  the same shape
 
-use super::{entry, rst_event};
+use super::entry;
 use crate::context::Hooked;
-use crate::emit;
+use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::{Sock, net_inum};
 use tcpwatch_common::hook;
@@ -35,6 +37,8 @@ fn handle(context: &impl Hooked, hook: u8) -> Option<()> {
     segment.packet.nf_hook = context.arg(3) as u8;
     let flow = segment.flow_of_receiver(net_inum(context.arg(0)));
     emit::book(flow.netns, |row| row.firewall_rsts += 1);
-    emit::send(context.context(), &rst_event(kind::RST_SENT, hook, flow, Sock(0), 0).with_packet(segment.packet));
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, (kind::RST_SENT, hook, deliver::RST), &flow, Sock(0), 0);
+    emit::send(context.context(), event.packet(&segment.packet));
     Some(())
 }

@@ -3,9 +3,11 @@
 //! kernel: v5.10..  net/ipv4/tcp_minisocks.c  `struct sock *tcp_check_req(struct sock *sk, struct sk_buff *skb, struct request_sock *req, bool fastopen, bool *req_stolen)`
 //! kernel: v6.14..  a sixth argument, `enum skb_drop_reason *drop_reason`
 
-use super::{exit, rst_event, was_removed};
+use super::{exit, was_removed};
 use crate::context::Returned;
-use crate::emit;
+use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::Sock;
 use crate::maps::REMOVED_REQUEST;
@@ -39,9 +41,11 @@ fn handle(context: &impl Returned) -> Option<()> {
     let flow = segment.flow_of_receiver(listener.netns());
     // The listener stands in for the request: its owner is the one to know.
     owners::memory(listener);
-    let event = rst_event(kind, hook::TCP_CHECK_REQ, flow, listener, state::LISTEN)
-        .with_packet(segment.packet)
-        .with_flags(if killed { flag::KILLED } else { 0 });
-    emit::send(context.context(), &event);
+    let what = (kind, hook::TCP_CHECK_REQ, deliver::RST);
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, what, &flow, listener, state::LISTEN)
+        .packet(&segment.packet)
+        .flags(if killed { flag::KILLED } else { 0 });
+    emit::send(context.context(), event);
     Some(())
 }

@@ -6,6 +6,7 @@
 use super::entry;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
 use crate::kernel::skb::Skb;
 use crate::kernel::sock::Sock;
 use crate::maps::SYN;
@@ -38,7 +39,7 @@ fn handle(context: &impl Hooked) -> Option<()> {
     // SAFETY: a per-CPU map value.
     unsafe {
         (*slot).skb = context.arg(3);
-        (*slot).listen = sock.listen();
+        (*slot).listen = sock.listen(0);
         (*slot).sock = sock.0;
     }
     Some(())
@@ -75,11 +76,9 @@ fn sealed(context: *mut c_void) -> Option<()> {
     if !answered {
         emit::book(flow.netns, |row| row.listen_drops += 1);
     }
-    emit::send(
-        context,
-        &Event::new(kind::LISTEN_DROP, hook::TCP_CONN_REQUEST, deliver::LISTEN, flow, sock, state::LISTEN)
-            .with_packet(segment.packet)
-            .with_listen(syn.listen),
-    );
+    let what = (kind::LISTEN_DROP, hook::TCP_CONN_REQUEST, deliver::LISTEN);
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, what, &flow, sock, state::LISTEN).packet(&segment.packet);
+    emit::send(context, event.listen(&syn.listen));
     Some(())
 }

@@ -3,9 +3,11 @@
 //! kernel: v5.10..  net/ipv4/tcp_input.c  `int tcp_rcv_state_process(struct sock *sk, struct sk_buff *skb)`
 //! kernel: v6.12..  the same, returning `enum skb_drop_reason`
 
-use super::{entry, rst_event};
+use super::entry;
 use crate::context::Hooked;
-use crate::emit;
+use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use crate::kernel::field::field;
 use crate::kernel::skb::{ACK, RST, Skb};
 use crate::kernel::sock::Sock;
@@ -35,8 +37,9 @@ fn handle(context: &impl Hooked) -> Option<()> {
         }
     }
     let flow = segment.flow_of_receiver(sock.netns());
-    let event = rst_event(kind::RST_IGNORED, hook::TCP_RCV_STATE_PROCESS, flow, sock, state)
-        .with_packet(segment.packet);
-    emit::send(context.context(), &event);
+    let what = (kind::RST_IGNORED, hook::TCP_RCV_STATE_PROCESS, deliver::RST);
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, what, &flow, sock, state);
+    emit::send(context.context(), event.packet(&segment.packet));
     Some(())
 }

@@ -5,6 +5,7 @@
 use super::entry;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
 use crate::kernel::field::field;
 use crate::kernel::sock::Sock;
 use tcpwatch_common::config::deliver;
@@ -24,12 +25,9 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let listener = Sock(field!(request.0, sock_listener));
     let flow = request.flow(false);
     emit::book(flow.netns, |row| row.listen_drops += 1);
-    let mut listen = listener.listen();
-    listen.stage = 1;
-    emit::send(
-        context.context(),
-        &Event::new(kind::LISTEN_DROP, hook::TCP_REQ_ERR, deliver::LISTEN, flow, listener, state::LISTEN)
-            .with_listen(listen),
-    );
+    let what = (kind::LISTEN_DROP, hook::TCP_REQ_ERR, deliver::LISTEN);
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, what, &flow, listener, state::LISTEN);
+    emit::send(context.context(), event.listen(&listener.listen(1)));
     Some(())
 }

@@ -4,9 +4,11 @@
 //! kernel: v5.10..  net/ipv4/tcp_input.c  `void tcp_reset(struct sock *sk)`
 //! kernel: v5.13..  net/ipv4/tcp_input.c  `void tcp_reset(struct sock *sk, struct sk_buff *skb)`
 
-use super::{entry, rst_event};
+use super::entry;
 use crate::context::Hooked;
-use crate::emit;
+use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Segment, Skb};
 use crate::kernel::sock::Sock;
@@ -37,11 +39,12 @@ fn handle(context: &impl Hooked) -> Option<()> {
 pub fn received(context: &impl Hooked, hook: u8, sock: Sock, segment: Option<&Segment>) {
     let state = sock.state();
     let flow = sock.flow(Sock::is_full(state));
-    let mut event = rst_event(kind::RST_RECEIVED, hook, flow, sock, state);
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, (kind::RST_RECEIVED, hook, deliver::RST), &flow, sock, state);
     if let Some(segment) = segment {
-        event = event.with_packet(segment.packet);
+        event.packet(&segment.packet);
     }
-    emit::send(context.context(), &event);
+    emit::send(context.context(), event);
     if let Some(memory) = owners::find(sock) {
         // SAFETY: a map value just found; a plain store.
         unsafe { (*memory).end = end::RESET_RECEIVED };

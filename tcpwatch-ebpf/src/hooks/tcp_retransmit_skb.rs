@@ -5,6 +5,7 @@
 use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
 use crate::kernel::sock::Sock;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
@@ -16,16 +17,11 @@ tracepoint!(handle, tcp_retransmit_skb);
 fn handle(context: &impl Hooked) -> Option<()> {
     let sock = Sock(context.arg(0));
     let state = sock.state();
+    let what = (kind::RETRANSMIT, hook::TCP_RETRANSMIT_SKB, deliver::RETRANSMIT);
+    let mut storage = MaybeUninit::uninit();
     emit::send(
         context.context(),
-        &Event::new(
-            kind::RETRANSMIT,
-            hook::TCP_RETRANSMIT_SKB,
-            deliver::RETRANSMIT,
-            sock.flow(Sock::is_full(state)),
-            sock,
-            state,
-        ),
+        Event::begin(&mut storage, what, &sock.flow(Sock::is_full(state)), sock, state),
     );
     Some(())
 }

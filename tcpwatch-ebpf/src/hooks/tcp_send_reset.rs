@@ -5,9 +5,11 @@
 //!
 //! A raw tracepoint, not a typed one: `sk` and `skb` may be NULL, which typed programs of some kernels do not believe.
 
-use super::{rst_event, tracepoint};
+use super::tracepoint;
 use crate::context::Hooked;
-use crate::emit;
+use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use crate::kernel::config::config;
 use crate::kernel::skb::{Segment, Skb};
 use crate::kernel::sock::Sock;
@@ -41,8 +43,10 @@ fn active(context: &impl Hooked, sock: Sock, reason: Option<u32>) {
     let state = sock.state();
     let flow = sock.flow(Sock::is_full(state));
     emit::book(flow.netns, |row| row.rst_sent += 1);
-    let event = rst_event(kind::RST_SENT, hook::TCP_SEND_RESET, flow, sock, state).with_reason(reason);
-    emit::send(context.context(), &event);
+    let mut storage = MaybeUninit::uninit();
+    let event =
+        Event::begin(&mut storage, (kind::RST_SENT, hook::TCP_SEND_RESET, deliver::RST), &flow, sock, state);
+    emit::send(context.context(), event.reason(reason));
     if state == state::CLOSE {
         owners::note_end(&flow, end::RESET_SENT, emit::now());
     } else if let Some(memory) = owners::find(sock) {
@@ -64,14 +68,13 @@ pub fn passive(context: &impl Hooked, hook: u8, sock: Sock, skb: Skb, segment: &
         state = sock.tw_substate();
         at = Sock(0);
     }
-    let mut event = rst_event(kind::RST_SENT, hook, flow, at, state)
-        .with_packet(segment.packet)
-        .with_reason(reason)
-        .with_flags(if sock.exists() { flag::SOCKET } else { 0 });
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, (kind::RST_SENT, hook, deliver::RST), &flow, at, state)
+        .packet(&segment.packet)
+        .reason(reason)
+        .flags(if sock.exists() { flag::SOCKET } else { 0 });
     if state == state::LISTEN {
-        let mut listen = sock.listen();
-        listen.stage = 1;
-        event = event.with_listen(listen);
+        event.listen(&sock.listen(1));
     }
-    emit::send(context.context(), &event);
+    emit::send(context.context(), event);
 }

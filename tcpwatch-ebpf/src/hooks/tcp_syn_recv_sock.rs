@@ -7,6 +7,7 @@
 use super::exit;
 use crate::context::Returned;
 use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
 use crate::kernel::skb::Skb;
 use crate::kernel::sock::Sock;
 use tcpwatch_common::config::deliver;
@@ -61,14 +62,12 @@ pub fn refused(
     let segment = skb.segment()?;
     let flow = segment.flow_of_receiver(listener.netns());
     emit::book(flow.netns, |row| row.listen_drops += 1);
-    let mut listen = listener.listen();
-    listen.stage = 1;
-    emit::send(
-        context,
-        &Event::new(kind::LISTEN_DROP, hook, deliver::LISTEN, flow, listener, state::LISTEN)
-            .with_packet(segment.packet)
-            .with_listen(listen)
-            .with_reason(reason),
-    );
+    let what = (kind::LISTEN_DROP, hook, deliver::LISTEN);
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, what, &flow, listener, state::LISTEN)
+        .packet(&segment.packet)
+        .listen(&listener.listen(1))
+        .reason(reason);
+    emit::send(context, event);
     Some(())
 }

@@ -3,9 +3,11 @@
 //! kernel: v5.10..  net/ipv4/tcp_minisocks.c  `enum tcp_tw_status tcp_timewait_state_process(struct inet_timewait_sock *tw, struct sk_buff *skb, const struct tcphdr *th)`
 //! kernel: v6.12..  a fourth argument, `u32 *tw_isn`; v6.14.. a fifth, `enum skb_drop_reason *drop_reason`
 
-use super::{exit, rst_event, was_removed};
+use super::{exit, was_removed};
 use crate::context::Returned;
-use crate::emit;
+use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use crate::kernel::skb::{RST, Skb, tcp_flags};
 use crate::kernel::sock::Sock;
 use crate::maps::REMOVED_TIMEWAIT;
@@ -32,9 +34,11 @@ fn handle(context: &impl Returned) -> Option<()> {
     let kind = if killed { kind::RST_RECEIVED } else { kind::RST_IGNORED };
     let flow = segment.flow_of_receiver(minisock.netns());
     let state = minisock.tw_substate();
-    let event = rst_event(kind, hook::TCP_TIMEWAIT_STATE_PROCESS, flow, Sock(0), state)
-        .with_packet(segment.packet)
-        .with_flags(flag::SOCKET | if killed { flag::KILLED } else { 0 });
-    emit::send(context.context(), &event);
+    let what = (kind, hook::TCP_TIMEWAIT_STATE_PROCESS, deliver::RST);
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, what, &flow, Sock(0), state)
+        .packet(&segment.packet)
+        .flags(flag::SOCKET | if killed { flag::KILLED } else { 0 });
+    emit::send(context.context(), event);
     Some(())
 }

@@ -6,9 +6,10 @@
 //! Not as a kretprobe: it runs with interrupts open when a process works off its backlog, so the arguments kept at its
 //! start could be another call's.
 
-use super::rst_event;
 use crate::context::{Exit, Returned};
-use crate::emit;
+use crate::emit::{self, Event};
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Skb, tcp_flags};
 use crate::kernel::sock::Sock;
@@ -36,8 +37,9 @@ fn handle(context: &impl Returned) -> Option<()> {
     }
     let segment = Skb(context.arg(1)).segment()?;
     let flow = sock.flow(true);
-    let event = rst_event(kind::RST_IGNORED, hook::TCP_VALIDATE_INCOMING, flow, sock, state)
-        .with_packet(segment.packet);
-    emit::send(context.context(), &event);
+    let what = (kind::RST_IGNORED, hook::TCP_VALIDATE_INCOMING, deliver::RST);
+    let mut storage = MaybeUninit::uninit();
+    let event = Event::begin(&mut storage, what, &flow, sock, state);
+    emit::send(context.context(), event.packet(&segment.packet));
     Some(())
 }

@@ -14,6 +14,7 @@ const SHUTDOWN_BOTH: u8 = 3;
 
 /// A kernel socket by its address; 0 is none.
 #[derive(Clone, Copy)]
+#[repr(transparent)]
 pub struct Sock(pub u64);
 
 impl Sock {
@@ -129,9 +130,9 @@ impl Sock {
         field!(self.0, tw_substate)
     }
 
-    /// The listener's queues and the settings of its namespace.
+    /// The listener's queues and the settings of its namespace, at the SYN (stage 0) or at the last ACK (1).
     #[inline(always)]
-    pub fn listen(self) -> Listen {
+    pub fn listen(self, stage: u8) -> Listen {
         let net = self.net();
         Listen {
             accept_len: field!(self.0, sock_ack_backlog),
@@ -141,25 +142,37 @@ impl Sock {
             somaxconn: field!(net, net_somaxconn),
             syncookies: field!(net, net_syncookies),
             abort_on_overflow: field!(net, net_abort_on_overflow),
-            stage: 0,
+            stage,
             passed: 0,
         }
     }
 
     /// What tells acts apart on kernels that give no reason.
+    ///
+    /// # Safety
+    /// `into` must be writable.
     #[inline(always)]
-    pub fn details(self) -> Socket {
+    pub unsafe fn details(self, into: *mut Socket) {
         let flags: u64 = field!(self.0, sock_flags);
-        Socket {
-            flags: flags as u32,
-            linger2: field!(self.0, tcp_linger2),
-            lingertime: field!(self.0, sock_lingertime),
-            snd_una: field!(self.0, tcp_snd_una),
-            snd_nxt: field!(self.0, tcp_snd_nxt),
-            rcv_nxt: field!(self.0, tcp_rcv_nxt),
-            copied_seq: field!(self.0, tcp_copied_seq),
-            shutdown: self.shutdown(),
-            pad: [0; 7],
+        let details = (
+            field!(self.0, tcp_linger2),
+            field!(self.0, sock_lingertime),
+            field!(self.0, tcp_snd_una),
+            field!(self.0, tcp_snd_nxt),
+            field!(self.0, tcp_rcv_nxt),
+            field!(self.0, tcp_copied_seq),
+        );
+        // SAFETY: by contract.
+        unsafe {
+            (*into).flags = flags as u32;
+            (*into).linger2 = details.0;
+            (*into).lingertime = details.1;
+            (*into).snd_una = details.2;
+            (*into).snd_nxt = details.3;
+            (*into).rcv_nxt = details.4;
+            (*into).copied_seq = details.5;
+            (*into).shutdown = u32::from(self.shutdown());
+            (*into).pad = 0;
         }
     }
 }

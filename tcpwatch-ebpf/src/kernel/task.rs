@@ -93,7 +93,8 @@ pub unsafe fn own(into: *mut Owner, how: u8) {
         (*into).pid = pid();
         (*into).uid = bpf_get_current_uid_gid() as u32;
         (*into).root_pid = root_pid();
-        (*into).pad = [0; 3];
+        (*into).pad = 0;
+        (*into).pad2 = 0;
         comm(&raw mut (*into).comm);
         (*into).how = how;
     }

@@ -61,7 +61,7 @@ pub(crate) fn frames(names: &[&'static str]) -> Vec<Frame<'static>> {
 pub(crate) fn owner(pid: u32, how: u8) -> Owner {
     let mut comm = [0; 16];
     comm[..5].copy_from_slice(b"nginx");
-    Owner { start_ns: 1, cgroup: 2, pid, uid: 33, root_pid: pid, how, pad: [0; 3], comm }
+    Owner { start_ns: 1, cgroup: 2, pid, uid: 33, root_pid: pid, how, pad: 0, pad2: 0, comm }
 }
 
 pub(crate) fn memory(steps: &[(u8, u64)]) -> Memory {
