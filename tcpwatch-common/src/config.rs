@@ -38,8 +38,8 @@ pub struct Config {
     pub overflow_from_drops: u32,
     /// Number of `SKB_DROP_REASON_TCP_LISTEN_OVERFLOW` on this kernel, [`crate::offsets::ABSENT`] without.
     pub drop_listen_overflow: u32,
-    /// Number of `SKB_DROP_REASON_NO_SOCKET`, likewise.
-    pub drop_no_socket: u32,
+    /// Number of `SKB_DROP_REASON_TCP_RESET`, likewise.
+    pub drop_tcp_reset: u32,
     /// Arguments of the functions whose return value is read: it lies behind the last one.
     pub args_inet_csk_accept: u32,
     pub args_tcp_validate_incoming: u32,
@@ -51,7 +51,6 @@ pub struct Config {
     pub args_tcp_v6_syn_recv_sock: u32,
     /// Inode of tcpwatch's own pid namespace, 0 when it is the initial one: then no translation is needed.
     pub pidns: u32,
-    pub pad: u32,
     pub offsets: Offsets,
     pub filter: Filter,
 }
@@ -67,7 +66,7 @@ impl Config {
         ignored_from_drops: 0,
         overflow_from_drops: 0,
         drop_listen_overflow: crate::offsets::ABSENT,
-        drop_no_socket: crate::offsets::ABSENT,
+        drop_tcp_reset: crate::offsets::ABSENT,
         args_inet_csk_accept: 0,
         args_tcp_validate_incoming: 0,
         args_tcp_check_req: 0,
@@ -77,7 +76,6 @@ impl Config {
         args_tcp_v4_syn_recv_sock: 0,
         args_tcp_v6_syn_recv_sock: 0,
         pidns: 0,
-        pad: 0,
         offsets: Offsets::ABSENT,
         filter: Filter::NONE,
     };

@@ -18,7 +18,8 @@ pub struct Filter {
     /// 4 or 6.
     pub family: u32,
     pub netns: u32,
-    pub cgroup: u64,
+    /// Low and high half of the cgroup id: two words, so that what lies before it may be any number of words long.
+    pub cgroup: [u32; 2],
     pub local_ports: [u16; PORTS],
     pub remote_ports: [u16; PORTS],
 }
@@ -29,10 +30,15 @@ impl Filter {
         pid: 0,
         family: 0,
         netns: 0,
-        cgroup: 0,
+        cgroup: [0; 2],
         local_ports: [0; PORTS],
         remote_ports: [0; PORTS],
     };
+
+    /// The halves of a cgroup id.
+    pub const fn halves(cgroup: u64) -> [u32; 2] {
+        [cgroup as u32, (cgroup >> 32) as u32]
+    }
 
     /// Whether an event of this flow and owner passes.
     #[inline(always)]
@@ -43,7 +49,8 @@ impl Filter {
         if self.pid != 0 && self.pid != pid {
             return false;
         }
-        if self.cgroup != 0 && self.cgroup != cgroup {
+        let wanted = u64::from(self.cgroup[0]) | u64::from(self.cgroup[1]) << 32;
+        if wanted != 0 && wanted != cgroup {
             return false;
         }
         if self.netns != 0 && self.netns != flow.netns {

@@ -65,6 +65,7 @@ offsets! {
     sock_rcv_saddr "sock_common" "skc_rcv_saddr" Required;
     sock_dport "sock_common" "skc_dport" Required;
     sock_num "sock_common" "skc_num" Required;
+    sock_prot "sock_common" "skc_prot" Required;
     sock_family "sock_common" "skc_family" Required;
     sock_state "sock_common" "skc_state" Required;
     sock_net "sock_common" "skc_net.net" Required;
@@ -99,6 +100,10 @@ offsets! {
     /// The live count itself (before 6.1).
     tw_count "inet_timewait_death_row" "tw_count" Optional;
     tw_max_buckets "inet_timewait_death_row" "sysctl_max_tw_buckets" Required;
+    /// Pointer to the counter of pages.
+    proto_memory_allocated "proto" "memory_allocated" Optional;
+    /// Pointer to three limits, each a long.
+    proto_sysctl_mem "proto" "sysctl_mem" Optional;
     net_inum "net" "ns.inum" Required;
     net_abort_on_overflow "net" "ipv4.sysctl_tcp_abort_on_overflow" Optional;
     net_syncookies "net" "ipv4.sysctl_tcp_syncookies" Optional;

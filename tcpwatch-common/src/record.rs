@@ -127,6 +127,9 @@ pub struct Socket {
     pub copied_seq: u32,
     /// Bit 0: no more receiving, bit 1: no more sending.
     pub shutdown: u32,
+    /// Pages that all TCP sockets of this host hold, and the third value of `net.ipv4.tcp_mem` that limits them.
+    pub memory_used: u32,
+    pub memory_max: u32,
     pub pad: u32,
 }
 

@@ -176,35 +176,3 @@ pub fn recall_timewait(event: &mut Event, table: TimeWaitInfo) {
     cause.fix = Some(cause::late::more(table.max));
 }
 
-/// Room that orphaned sockets and TCP buffers take, as the host stage reads it after an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pressure {
-    /// Orphaned sockets now (`/proc/net/sockstat`).
-    pub orphans: u64,
-    /// `net.ipv4.tcp_max_orphans`.
-    pub max_orphans: u64,
-    /// Pages that TCP holds now.
-    pub pages: u64,
-    /// The third value of `net.ipv4.tcp_mem`.
-    pub max_pages: u64,
-}
-
-/// Tells `orphan-limit` and `out-of-memory` apart, which the kernel decides in one function.
-pub fn refine_memory(event: &mut Event, pressure: &Pressure) {
-    let Some(cause) = &mut event.cause else { return };
-    if cause.id != "orphan-limit" {
-        return;
-    }
-    let Pressure { orphans, max_orphans, pages, max_pages } = *pressure;
-    let memory = pages >= max_pages && orphans < max_orphans;
-    cause.certainty = crate::event::Certainty::Likely;
-    cause.evidence.pop();
-    cause.evidence.push(format!("{orphans} orphans of net.ipv4.tcp_max_orphans={max_orphans}"));
-    cause.evidence.push(format!("{pages} pages of net.ipv4.tcp_mem={max_pages}"));
-    if memory && let Some(spec) = catalog::find("out-of-memory") {
-        let owner = event.owner.as_ref().map_or_else(|| cause::NOBODY.to_owned(), cause::name_owner);
-        cause.id = spec.id;
-        cause.summary = spec.summary.replace("{owner}", &owner);
-        cause.fix = spec.fix.map(str::to_owned);
-    }
-}

@@ -5,7 +5,7 @@
 
 use crate::cli::{Attach, Exit, TraceOptions};
 use crate::decode::{Raw, decode};
-use crate::diagnose::{self, Context as Meaning, Pressure};
+use crate::diagnose::{self, Context as Meaning};
 use crate::event::{self, CauseCount, Event, HookBooks, Lost, OwnerInfo, Reconciliation, Start, Summary, TimeWaitInfo};
 use crate::host::books::Books;
 use crate::host::preflight::{self, HookStatus};
@@ -326,11 +326,6 @@ fn complete(mut event: Event, processes: &mut Processes, refusals: &mut HashMap<
         owner.cgroup = described.cgroup;
         owner.container = described.container;
     }
-    if event.cause.as_ref().is_some_and(|cause| cause.id == "orphan-limit")
-        && let Some(pressure) = pressure()
-    {
-        diagnose::refine_memory(&mut event, &pressure);
-    }
     if let Some(netns) = event.netns {
         match (event.kind, event.timewait) {
             (event::EventKind::TwOverflow, Some(table)) => {
@@ -346,20 +341,6 @@ fn complete(mut event: Event, processes: &mut Processes, refusals: &mut HashMap<
         }
     }
     event
-}
-
-/// How much room orphans and buffers take now: the two limits that the kernel asks in one breath.
-fn pressure() -> Option<Pressure> {
-    let sockstat = std::fs::read_to_string("/proc/net/sockstat").ok()?;
-    let tcp: Vec<&str> = sockstat.lines().find(|line| line.starts_with("TCP:"))?.split_whitespace().collect();
-    let value = |name: &str| tcp.iter().position(|word| *word == name).and_then(|at| tcp.get(at + 1)?.parse().ok());
-    let setting = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
-    Some(Pressure {
-        orphans: value("orphan")?,
-        max_orphans: setting("tcp_max_orphans")?.trim().parse().ok()?,
-        pages: value("mem")?,
-        max_pages: setting("tcp_mem")?.split_whitespace().nth(2)?.parse().ok()?,
-    })
 }
 
 /// The owner as the process table takes it.

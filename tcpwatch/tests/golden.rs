@@ -69,7 +69,7 @@ fn flow(local: &str, local_port: u16, remote: &str, remote_port: u16) -> Flow {
 fn owner(pid: u32, name: &str, how: u8) -> Owner {
     let mut comm = [0; 16];
     comm[..name.len()].copy_from_slice(name.as_bytes());
-    Owner { start_ns: 1, cgroup: 2, pid, uid: 33, root_pid: pid, how, pad: [0; 3], comm }
+    Owner { start_ns: 1, cgroup: 2, pid, uid: 33, root_pid: pid, how, pad: 0, pad2: 0, comm }
 }
 
 fn memory(owner: Owner, steps: &[(u8, u64)]) -> Memory {

@@ -28,7 +28,7 @@ fn handle(context: &impl Hooked) -> Option<()> {
     if sock.exists() && reason == Some(config!(drop_listen_overflow)) && config!(overflow_from_drops) == 1 {
         return refused(context.context(), hook::KFREE_SKB, sock, skb, reason);
     }
-    let kind = if sock.exists() && segment.packet.flags & RST != 0 && stands_for_ignored(state) {
+    let kind = if sock.exists() && segment.packet.flags & RST != 0 && stands_for_ignored(state, reason) {
         // An accepted RST is freed without this tracepoint, so one that comes here and had a socket was not obeyed.
         kind::RST_IGNORED
     } else if config!(deliver) & deliver::DROP != 0 {
@@ -46,13 +46,17 @@ fn handle(context: &impl Hooked) -> Option<()> {
     Some(())
 }
 
-/// Whether no other hook tells of an RST that a socket in this state did not obey.
+/// Whether this means that a socket did not obey an RST, and no other hook tells of it.
+///
+/// Minisocks free the segment whether they obey or not. So does a half-open request, for which the listener stands here: only
+/// the listener itself gives the reason `TCP_RESET`.
 #[inline(always)]
-fn stands_for_ignored(state: u8) -> bool {
-    match config!(ignored_from_drops) {
-        0 => false,
-        // tcp_rcv_state_process and tcp_check_req are hooked.
-        1 => state != state::LISTEN && state != state::SYN_SENT,
-        _ => true,
+fn stands_for_ignored(state: u8, reason: Option<u32>) -> bool {
+    let all = config!(ignored_from_drops) == 2;
+    match state {
+        state::TIME_WAIT | state::NEW_SYN_RECV => false,
+        state::LISTEN => all && reason == Some(config!(drop_tcp_reset)),
+        state::SYN_SENT => all,
+        _ => config!(ignored_from_drops) != 0,
     }
 }

@@ -1,6 +1,6 @@
 //! Sockets: full ones, TIME_WAIT minisocks and half-open requests, which share `struct sock_common`.
 
-use super::field::{field, has_field};
+use super::field::{at, field, has_field};
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::record::{Listen, Socket, TimeWait};
 use tcpwatch_common::state;
@@ -162,6 +162,9 @@ impl Sock {
             field!(self.0, tcp_rcv_nxt),
             field!(self.0, tcp_copied_seq),
         );
+        let prot: u64 = field!(self.0, sock_prot);
+        let used: u64 = at(field!(prot, proto_memory_allocated));
+        let max: u64 = at(u64::wrapping_add(field!(prot, proto_sysctl_mem), 2 * 8));
         // SAFETY: by contract.
         unsafe {
             (*into).flags = flags as u32;
@@ -172,6 +175,8 @@ impl Sock {
             (*into).rcv_nxt = details.4;
             (*into).copied_seq = details.5;
             (*into).shutdown = u32::from(self.shutdown());
+            (*into).memory_used = used as u32;
+            (*into).memory_max = max as u32;
             (*into).pad = 0;
         }
     }

@@ -136,7 +136,7 @@ fn trace(args: TraceArgs, host: &Host) -> Result<TraceOptions, Error> {
             0
         },
         netns: netns.map_or(Ok(0), |text| lookup::netns(host, &text))?,
-        cgroup: cgroup.map_or(Ok(0), |text| lookup::cgroup(host, &text))?,
+        cgroup: Filter::halves(cgroup.map_or(Ok(0), |text| lookup::cgroup(host, &text))?),
         local_ports: values::ports("--lport", &lport)?,
         remote_ports: values::ports("--rport", &rport)?,
     };

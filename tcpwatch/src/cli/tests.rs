@@ -42,7 +42,7 @@ fn every_flag_arrives() {
             pid: 5,
             family: 6,
             netns: 77,
-            cgroup: 9,
+            cgroup: [9, 0],
             local_ports: [80, 443, 8080, 0, 0, 0, 0, 0],
             remote_ports: [40000, 0, 0, 0, 0, 0, 0, 0],
         },

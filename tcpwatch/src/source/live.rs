@@ -259,7 +259,7 @@ fn configure(plan: &Plan<'_>, filter: Filter) -> Config {
         ignored_from_drops: plan.ignored_from_drops(),
         overflow_from_drops: flag(plan.overflow_from_drops()),
         drop_listen_overflow: shape.reasons.drop_number("TCP_LISTEN_OVERFLOW").unwrap_or(ABSENT),
-        drop_no_socket: shape.reasons.drop_number("NO_SOCKET").unwrap_or(ABSENT),
+        drop_tcp_reset: shape.reasons.drop_number("TCP_RESET").unwrap_or(ABSENT),
         args_inet_csk_accept: shape.args("inet_csk_accept"),
         args_tcp_validate_incoming: shape.args("tcp_validate_incoming"),
         args_tcp_check_req: shape.args("tcp_check_req"),
@@ -269,7 +269,6 @@ fn configure(plan: &Plan<'_>, filter: Filter) -> Config {
         args_tcp_v4_syn_recv_sock: shape.args("tcp_v4_syn_recv_sock"),
         args_tcp_v6_syn_recv_sock: shape.args("tcp_v6_syn_recv_sock"),
         pidns: own_pidns(),
-        pad: 0,
         offsets: shape.offsets,
         filter,
     }

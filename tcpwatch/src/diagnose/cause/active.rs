@@ -26,7 +26,7 @@ pub(super) fn diagnose(facts: &Facts<'_>) -> Option<Cause> {
         Some("tcp_disconnect") => return disconnected(facts).map(|verdict| verdict.cause(facts)),
         Some("__tcp_close" | "tcp_close") if !dead => unread(facts),
         Some("__tcp_close" | "tcp_close") if facts.record.socket.linger2 < 0 => linger2(facts),
-        Some("__tcp_close" | "tcp_close" | "tcp_out_of_resources") => memory(),
+        Some("__tcp_close" | "tcp_close" | "tcp_out_of_resources") => memory(facts),
         Some("tcp_keepalive_timer") if dead && facts.record.state == FIN_WAIT2 => orphan_timeout(facts),
         Some("tcp_keepalive_timer") => keepalive(facts),
         _ => return by_reason(facts).map(|verdict| verdict.cause(facts)),
@@ -42,13 +42,13 @@ fn by_reason(facts: &Facts<'_>) -> Option<Verdict> {
     let mut verdict = match name {
         "TCP_ABORT_ON_CLOSE" => unread(facts),
         "TCP_ABORT_ON_LINGER" => linger2(facts),
-        "TCP_ABORT_ON_MEMORY" => memory(),
+        "TCP_ABORT_ON_MEMORY" => memory(facts),
         "TCP_KEEPALIVE_TIMEOUT" => keepalive(facts),
         "TCP_STATE" | "TCP_DISCONNECT_WITH_DATA" => return state_only(facts, dead),
         _ => return None,
     };
     // These reasons have one meaning each.
-    if kernel && verdict.id != "orphan-limit" {
+    if kernel && !matches!(verdict.id, "orphan-limit" | "out-of-memory") {
         verdict.certainty = Certainty::Certain;
     }
     Some(verdict)
@@ -150,13 +150,19 @@ fn linger2(facts: &Facts<'_>) -> Verdict {
     Verdict::by_path("linger2-abort", facts).with(evidence)
 }
 
-/// Orphans or memory: the kernel tests both in one function, and which one it was is not in the socket.
-fn memory() -> Verdict {
-    let evidence = vec![
-        "tcp_check_oom said no to an orphaned socket".to_owned(),
-        "net.ipv4.tcp_max_orphans or net.ipv4.tcp_mem: which of them, the socket does not tell".to_owned(),
-    ];
-    Verdict::possible("orphan-limit").with(evidence)
+/// `tcp_check_oom` asks two questions; the socket's record has the figures of the second one.
+fn memory(facts: &Facts<'_>) -> Verdict {
+    let socket = &facts.record.socket;
+    if socket.memory_max == 0 {
+        return Verdict::possible("orphan-limit")
+            .with(["net.ipv4.tcp_max_orphans or net.ipv4.tcp_mem: which of them, this kernel does not tell".to_owned()]);
+    }
+    let pages = format!("{} pages of net.ipv4.tcp_mem={} in use", socket.memory_used, socket.memory_max);
+    if socket.memory_used > socket.memory_max {
+        Verdict::certain("out-of-memory").with([pages])
+    } else {
+        Verdict::certain("orphan-limit").with([format!("{pages}, so it was net.ipv4.tcp_max_orphans")])
+    }
 }
 
 fn orphan_timeout(facts: &Facts<'_>) -> Verdict {

@@ -43,7 +43,7 @@ pub(super) fn diagnose(facts: &Facts<'_>) -> Option<Verdict> {
         }
         _ => match last {
             // Nothing but a timer, or an ICMP error, ends these without a segment.
-            Some(state @ (ESTABLISHED | CLOSE_WAIT | FIN_WAIT1 | CLOSING)) => {
+            Some(state @ (ESTABLISHED | CLOSE_WAIT | FIN_WAIT1)) => {
                 Verdict::likely("connection-timed-out").with(vec![
                     format!("it went from {} to CLOSE {ago} without RST and without TIME_WAIT", text(state)),
                     segment,
@@ -58,8 +58,15 @@ pub(super) fn diagnose(facts: &Facts<'_>) -> Option<Verdict> {
             Some(SYN_RECV) => {
                 Verdict::likely("late-segment").with(named(format!("its handshake had ended {ago}")))
             }
-            Some(FIN_WAIT2 | TIME_WAIT) => Verdict::possible("late-segment")
-                .with(named(format!("it had closed {ago}, and how its TIME_WAIT ended was not seen"))),
+            // Refused a slot, expired or cut short: with no hook on TIME_WAIT any word would be a guess.
+            Some(state @ (FIN_WAIT2 | CLOSING | TIME_WAIT)) => Verdict::new("unknown", Certainty::Unknown).with(vec![
+                format!(
+                    "the connection closed {ago} in {}; what became of its TIME_WAIT cannot be seen on this host \
+                     (`tcpwatch doctor`): compare TCPTimeWaitOverflow and net.ipv4.tcp_fin_timeout",
+                    text(state)
+                ),
+                segment,
+            ]),
             _ => Verdict::possible("late-segment").with(named(format!("it had ended {ago}"))),
         },
     })
