@@ -3,6 +3,11 @@
 //! Only what tcpwatch asks is offered: where a member lies, what an enum's values are called, how many arguments a function
 //! or tracepoint has. aya's reader keeps members and enum values to itself.
 
+mod prototype;
+mod reduce;
+
+pub use reduce::Keep;
+
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashMap;
 
@@ -14,6 +19,7 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_FWD: u32 = 7;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
@@ -22,6 +28,7 @@ const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
+const KIND_FLOAT: u32 = 16;
 const KIND_DECL_TAG: u32 = 17;
 const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
@@ -58,7 +65,8 @@ impl Btf {
     pub fn parse(data: Vec<u8>, names: &[&str]) -> Result<Self> {
         ensure!(data.len() >= 24, "BTF of {} bytes is no BTF", data.len());
         let half = |at: usize| u16::from_le_bytes([data[at], data[at + 1]]);
-        let word = |at: usize| u32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]) as usize;
+        let word =
+            |at: usize| u32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]) as usize;
         ensure!(half(0) == MAGIC, "no BTF: it begins with {:#06x} and not {MAGIC:#06x}", half(0));
         let header = word(4);
         let section = |offset: usize, length: usize, what: &str| -> Result<std::ops::Range<usize>> {
@@ -69,7 +77,8 @@ impl Btf {
         };
         let type_bytes = section(8, 12, "types")?;
         let strings = section(16, 20, "strings")?;
-        let mut btf = Self { types: Vec::with_capacity(type_bytes.len() / 24), index: HashMap::new(), strings, data };
+        let mut btf =
+            Self { types: Vec::with_capacity(type_bytes.len() / 24), index: HashMap::new(), strings, data };
         btf.types.push(0);
         let wanted = btf.find_strings(names);
         let mut at = type_bytes.start;
@@ -158,12 +167,17 @@ impl Btf {
     /// Byte offset of a member of a structure. The path's members are separated by dots; anonymous structures and unions
     /// are looked through. `None` where there is no such member, or it is a bitfield.
     pub fn offset_of(&self, structure: &str, path: &str) -> Option<u32> {
+        self.walk(structure, path, &mut Vec::new())
+    }
+
+    /// The same, and takes down where each member on the way is described: as positions in `data`.
+    fn walk(&self, structure: &str, path: &str, trail: &mut Vec<usize>) -> Option<u32> {
         let mut ty = self.by_name(KIND_STRUCT, structure)?;
-        let mut bits = 0;
+        let mut bits = 0u32;
         let mut parts = path.split('.').peekable();
         while let Some(part) = parts.next() {
-            let (offset, member) = self.member(ty, part, 0)?;
-            bits += offset;
+            let (offset, member) = self.member(ty, part, 0, trail)?;
+            bits = bits.checked_add(offset)?;
             if parts.peek().is_some() {
                 ty = self.resolve(member)?;
             }
@@ -172,7 +186,7 @@ impl Btf {
     }
 
     /// Offset in bits and type of a member.
-    fn member(&self, ty: Type, name: &str, depth: u32) -> Option<(u32, u32)> {
+    fn member(&self, ty: Type, name: &str, depth: u32, trail: &mut Vec<usize>) -> Option<(u32, u32)> {
         if !matches!(ty.kind, KIND_STRUCT | KIND_UNION) || depth > DEPTH {
             return None;
         }
@@ -182,12 +196,15 @@ impl Btf {
             let (offset, width) = if ty.bitfields { (raw & 0x00ff_ffff, raw >> 24) } else { (raw, 0) };
             let own = self.string(name_at);
             if own == name {
+                trail.push(at);
                 return (width == 0).then_some((offset, id));
             }
-            if own.is_empty() {
-                if let Some((inner, id)) = self.resolve(id).and_then(|inner| self.member(inner, name, depth + 1)) {
-                    return Some((offset + inner, id));
-                }
+            if own.is_empty()
+                && let Some(inner) = self.resolve(id)
+                && let Some((inner, id)) = self.member(inner, name, depth + 1, trail)
+            {
+                trail.push(at);
+                return Some((offset.checked_add(inner)?, id));
             }
         }
         None
@@ -322,6 +339,24 @@ mod tests {
         assert_eq!(btf.enum_values("colour"), [(0, "RED".to_owned()), (7, "GREEN".to_owned())]);
         assert_eq!(btf.function_args("paint"), Some(3));
         assert_eq!(btf.tracepoint_args("painted"), Some(2));
+    }
+
+    #[test]
+    fn a_reduced_copy_answers_as_the_original() {
+        let keep = Keep {
+            fields: &[("outer", "y.y"), ("outer", "z")],
+            enums: &["colour"],
+            functions: &["paint", "missing"],
+            tracepoints: &["painted"],
+        };
+        let copy = sample().reduce(&keep).unwrap();
+        let btf = Btf::parse(copy, &["outer", "colour", "paint", "btf_trace_painted"]).unwrap();
+        assert_eq!(btf.offset_of("outer", "y.y"), Some(8));
+        assert_eq!(btf.offset_of("outer", "y.x"), None, "nobody asked for it");
+        assert_eq!(btf.by_name(KIND_STRUCT, "outer").unwrap().other, 16, "the size stays");
+        assert_eq!(btf.enum_values("colour"), [(0, "RED".to_owned()), (7, "GREEN".to_owned())]);
+        assert_eq!(btf.function_prototype("paint").unwrap(), "void paint(void, int, int)");
+        assert_eq!(btf.tracepoint_prototype("painted").unwrap(), "(int, int)");
     }
 
     #[test]

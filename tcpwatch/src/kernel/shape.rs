@@ -1,7 +1,7 @@
 //! The shape of the running kernel: everything that tcpwatch takes from its BTF, in one value. A recording carries it, so
 //! that nothing after the source asks a kernel.
 
-use super::btf::Btf;
+use super::btf::{Btf, Keep};
 use super::names::ReasonNames;
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
@@ -11,6 +11,27 @@ use tcpwatch_common::offsets::{ABSENT, Field, Offsets};
 
 /// Where every kernel with `CONFIG_DEBUG_INFO_BTF` shows its types.
 pub const SYSTEM_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// The enums whose names are asked for.
+const ENUMS: [&str; 2] = ["sk_rst_reason", "skb_drop_reason"];
+
+/// A kernel's types, with those findable that a shape is made of.
+pub fn types(data: Vec<u8>) -> Result<Btf> {
+    let tracepoint_types: Vec<String> =
+        hook::ALL.iter().map(|(_, name)| format!("btf_trace_{name}")).collect();
+    let mut wanted: Vec<&str> = Offsets::FIELDS.iter().map(|field| field.structure).collect();
+    wanted.extend(hook::ALL.iter().map(|(_, name)| *name));
+    wanted.extend(tracepoint_types.iter().map(String::as_str));
+    wanted.extend(ENUMS);
+    Btf::parse(data, &wanted)
+}
+
+/// A copy of a kernel's types with nothing but what a shape is made of: a few kilobytes instead of megabytes.
+pub fn reduce(data: Vec<u8>) -> Result<Vec<u8>> {
+    let fields: Vec<_> = Offsets::FIELDS.iter().map(|field| (field.structure, field.path)).collect();
+    let hooks: Vec<_> = hook::ALL.iter().map(|(_, name)| *name).collect();
+    types(data)?.reduce(&Keep { fields: &fields, enums: &ENUMS, functions: &hooks, tracepoints: &hooks })
+}
 
 /// What the programs and the names need to know.
 pub struct Shape {
@@ -39,12 +60,7 @@ impl Shape {
     }
 
     pub fn parse(data: Vec<u8>) -> Result<Self> {
-        let tracepoint_types: Vec<String> = hook::ALL.iter().map(|(_, name)| format!("btf_trace_{name}")).collect();
-        let mut wanted: Vec<&str> = Offsets::FIELDS.iter().map(|field| field.structure).collect();
-        wanted.extend(hook::ALL.iter().map(|(_, name)| *name));
-        wanted.extend(tracepoint_types.iter().map(String::as_str));
-        wanted.extend(["sk_rst_reason", "skb_drop_reason"]);
-        let btf = Btf::parse(data, &wanted)?;
+        let btf = types(data)?;
 
         let mut offsets = Offsets::ABSENT;
         let mut missing = Vec::new();
@@ -66,7 +82,7 @@ impl Shape {
             offsets,
             functions: counts(&|name| btf.function_args(name)),
             tracepoints: counts(&|name| btf.tracepoint_args(name)),
-            reasons: ReasonNames::new(btf.enum_values("sk_rst_reason"), btf.enum_values("skb_drop_reason")),
+            reasons: ReasonNames::new(btf.enum_values(ENUMS[0]), btf.enum_values(ENUMS[1])),
             missing,
         })
     }
