@@ -419,6 +419,9 @@ pub struct Lost {
 pub struct HookBooks {
     pub name: String,
     pub counters: HookCounters,
+    /// Runs that the kernel left out because the hook's program was already at work on that CPU, interrupted. What they
+    /// would have seen is in no other figure.
+    pub missed: u64,
 }
 
 /// One counter of the kernel held against what tcpwatch saw.

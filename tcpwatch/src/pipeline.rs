@@ -275,7 +275,10 @@ impl Run {
         self.report_losses(sink)?;
         let explained = self.live.netns_counters();
         let counters = self.live.counters()?;
-        let lost = counters.iter().map(|(_, row)| row.lost).sum::<u64>() + self.malformed;
+        let missed: BTreeMap<u8, u64> = self.live.missed().into_iter().collect();
+        let lost = counters.iter().map(|(_, row)| row.lost).sum::<u64>()
+            + missed.values().sum::<u64>()
+            + self.malformed;
         let clock = Clock::read();
         let mut causes: Vec<CauseCount> =
             self.causes.iter().map(|(id, count)| CauseCount { id: (*id).to_owned(), count: *count }).collect();
@@ -286,20 +289,24 @@ impl Run {
             watched_ns: u64::try_from(watched.as_nanos()).unwrap_or(u64::MAX),
             hooks: counters
                 .into_iter()
-                .filter(|(_, row)| row.seen != 0)
+                .filter(|(id, row)| row.seen != 0 || missed.contains_key(id))
                 .map(|(id, mut row)| {
                     // What user space recognised as no RST was handed over all the same.
                     let false_resets = self.false_resets.get(&id).copied().unwrap_or(0);
                     row.delivered = row.delivered.saturating_sub(false_resets);
                     row.filtered += false_resets;
-                    HookBooks { name: hook::name(id).unwrap_or("unnamed").to_owned(), counters: row }
+                    HookBooks {
+                        name: hook::name(id).unwrap_or("unnamed").to_owned(),
+                        counters: row,
+                        missed: missed.get(&id).copied().unwrap_or(0),
+                    }
                 })
                 .collect(),
             netns: self
                 .books
                 .reconcile(&explained)
                 .into_iter()
-                .filter(|row| !row.is_quiet())
+                .filter(|row| row.explained != 0 || row.kernel.is_some_and(|count| count != 0))
                 .map(|row| Reconciliation {
                     netns: row.netns,
                     counter: row.counter.to_owned(),

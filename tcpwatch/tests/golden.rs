@@ -235,6 +235,7 @@ fn start() -> Start {
 
 fn summary() -> Summary {
     let books = |name: &str, seen, delivered, filtered, lost| HookBooks {
+        missed: 0,
         name: name.to_owned(),
         counters: HookCounters { seen, delivered, filtered, aggregated: 0, lost },
     };

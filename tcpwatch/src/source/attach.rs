@@ -5,6 +5,7 @@ use crate::kernel::hooks::{Granted, Part, Rung, Way};
 use anyhow::{Context, Result, bail};
 use aya::programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
+use std::os::fd::{AsFd, AsRawFd};
 
 /// A function that exists in every kernel with TCP, small and rarely called.
 const PROBED: &str = "tcp_reset";
@@ -31,6 +32,19 @@ pub(super) fn probe(btf: Option<&Btf>) -> (Granted, Vec<(Rung, String)>) {
         }
     }
     (granted, refused)
+}
+
+/// Runs of a way's programs that the kernel left out because the program was already at work on that CPU: each program is
+/// entered once at a time there, and one that was interrupted, or on newer kernels preempted, is still at work.
+///
+/// From the program's own line in procfs (since 5.12); aya does not offer it.
+pub(super) fn missed(ebpf: &Ebpf, way: &Way) -> u64 {
+    let of = |name: &str| -> Option<u64> {
+        let fd = ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+    };
+    way.parts.iter().filter_map(|(_, program)| of(program)).sum()
 }
 
 /// Attaches all programs of a way. On failure those that held already are taken off again.

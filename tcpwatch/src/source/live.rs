@@ -1,10 +1,10 @@
 //! The running kernel: loads the programs, attaches what is granted, hands out records and counters.
 
-use super::attach::{attach, debug, probe, short, verifier_log};
+use super::attach::{attach, debug, missed, probe, short, verifier_log};
 use super::object;
 use crate::host::preflight::HookStatus;
 use crate::host::seed::Seed;
-use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, When};
+use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, Way, When};
 use crate::kernel::shape::Shape;
 use anyhow::{Context, Result, bail};
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
@@ -48,6 +48,8 @@ pub struct Live {
     netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
     granted: Granted,
     status: Vec<HookStatus>,
+    /// What holds, by hook.
+    attached: Vec<(u8, &'static Way)>,
     /// Hooks whose module is not loaded yet.
     waiting: Vec<&'static Hook>,
 }
@@ -88,6 +90,7 @@ impl Live {
             types,
             granted,
             status: Vec::new(),
+            attached: Vec::new(),
             waiting: Vec::new(),
         };
         for hook in HOOKS.iter().filter(|hook| plan.wants(hook)) {
@@ -110,6 +113,7 @@ impl Live {
             match attach(&mut self.ebpf, way, hook.name(), self.types.as_ref()) {
                 Ok(()) => {
                     attached = Some(way.rung.name().to_owned());
+                    self.attached.push((hook.id, way));
                     break;
                 }
                 Err(error) => {
@@ -172,6 +176,7 @@ impl Live {
                     match result {
                         Ok(()) => {
                             status.attached = Some(way.rung.name().to_owned());
+                            self.attached.push((hook.id, way));
                             came.push(hook.name());
                         }
                         Err(error) => status.tried = vec![(way.rung.name().to_owned(), short(&error))],
@@ -225,6 +230,12 @@ impl Live {
             all.push((*id, sum));
         }
         Ok(all)
+    }
+
+    /// Runs of each hook that the kernel left out; hooks without any are not listed.
+    pub fn missed(&self) -> Vec<(u8, u64)> {
+        let all = self.attached.iter().map(|(id, way)| (*id, missed(&self.ebpf, way)));
+        all.filter(|(_, count)| *count != 0).collect()
     }
 
     /// The books of every network namespace, summed over the CPUs.

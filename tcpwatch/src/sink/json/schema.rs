@@ -322,6 +322,7 @@ struct Counters {
     filtered: u64,
     aggregated: u64,
     lost: u64,
+    missed: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -336,7 +337,7 @@ fn books<S: Serializer>(hooks: &[event::HookBooks], serializer: S) -> Result<S::
     object(hooks, serializer, |hook| {
         let tcpwatch_common::counters::HookCounters { seen, delivered, filtered, aggregated, lost } =
             hook.counters;
-        (hook.name.as_str(), Counters { seen, delivered, filtered, aggregated, lost })
+        (hook.name.as_str(), Counters { seen, delivered, filtered, aggregated, lost, missed: hook.missed })
     })
 }
 

@@ -41,6 +41,13 @@ fn hooks(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     if busy.len() > 1 {
         account(out, "total", &total)?;
     }
+    for hook in summary.hooks.iter().filter(|hook| hook.missed > 0) {
+        writeln!(
+            out,
+            "{}: the kernel left out {} runs because the program was interrupted at work; what they saw is lost",
+            hook.name, hook.missed
+        )?;
+    }
     Ok(())
 }
 
