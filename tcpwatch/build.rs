@@ -65,11 +65,19 @@ fn build(root: &Path) -> Result<(), String> {
         command.args(["-Z", "build-std=core"]);
     }
     // What cargo set for this build is not meant for the inner one.
-    for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR"] {
+    for name in [
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_BUILD_TARGET",
+        "RUSTUP_TOOLCHAIN",
+        "CARGO_TARGET_DIR",
+    ] {
         command.env_remove(name);
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-    let output = command.output().map_err(|error| format!("cannot run cargo for the kernel programs: {error}"))?;
+    let output =
+        command.output().map_err(|error| format!("cannot run cargo for the kernel programs: {error}"))?;
     if !output.status.success() {
         for line in String::from_utf8_lossy(&output.stderr).lines() {
             println!("cargo::warning={line}");
@@ -140,7 +148,8 @@ fn find_toolchain() -> Option<Toolchain> {
 
 /// Whether a compiler brings `core` for the BPF target.
 fn has_core(rustc: &Path) -> bool {
-    let Ok(output) = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output() else {
+    let Ok(output) = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output()
+    else {
         return false;
     };
     let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();

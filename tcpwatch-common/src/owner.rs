@@ -127,7 +127,17 @@ pub struct Memory {
 impl Memory {
     /// For the kernel, which cannot build 128 bytes on its stack for every new socket.
     pub const EMPTY: Self = Self {
-        owner: Owner { start_ns: 0, cgroup: 0, pid: 0, uid: 0, root_pid: 0, how: 0, pad: 0, pad2: 0, comm: [0; 16] },
+        owner: Owner {
+            start_ns: 0,
+            cgroup: 0,
+            pid: 0,
+            uid: 0,
+            root_pid: 0,
+            how: 0,
+            pad: 0,
+            pad2: 0,
+            comm: [0; 16],
+        },
         steps: [Step(0); STEPS],
         step_count: 0,
         end: 0,

@@ -160,6 +160,9 @@ impl Returned for Return {
 pub fn stash(context: &ProbeContext, hook: u8) {
     if let Some(slot) = CALLS.get_ptr_mut(u32::from(hook)) {
         // SAFETY: a per-CPU slot, see `Return::new`.
-        unsafe { *slot = [context.arg(0), context.arg(1), context.arg(2), context.arg(3)].map(|a: Option<u64>| a.unwrap_or(0)) };
+        unsafe {
+            *slot = [context.arg(0), context.arg(1), context.arg(2), context.arg(3)]
+                .map(|a: Option<u64>| a.unwrap_or(0))
+        };
     }
 }

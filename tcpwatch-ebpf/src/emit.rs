@@ -18,7 +18,8 @@ use tcpwatch_common::{hook, state};
 
 /// A wake-up per record is what slows a host down; user space looks by the clock.
 const QUIET: u64 = BPF_RB_NO_WAKEUP as u64;
-const NO_COUNTERS: NetnsCounters = NetnsCounters { rst_sent: 0, listen_drops: 0, tw_overflows: 0, firewall_rsts: 0 };
+const NO_COUNTERS: NetnsCounters =
+    NetnsCounters { rst_sent: 0, listen_drops: 0, tw_overflows: 0, firewall_rsts: 0 };
 static NO_COUNTERS_YET: NetnsCounters = NO_COUNTERS;
 static NO_MEMORY: Memory = Memory::EMPTY;
 #[inline(always)]
@@ -228,7 +229,11 @@ unsafe fn fill(
             words::zero(&raw mut (*record).socket);
             if event.hook == hook::NF_SEND_RESET || event.hook == hook::NF_SEND_RESET6 {
                 // The firewall answers before any socket is looked for: who would have got the segment, at most.
-                owners::inherit_from_port(event.flow.netns, event.flow.local_port, &raw mut (*record).present.owner);
+                owners::inherit_from_port(
+                    event.flow.netns,
+                    event.flow.local_port,
+                    &raw mut (*record).present.owner,
+                );
             }
             flags |= bit(event.sock.exists(), flag::SOCKET);
         }
@@ -244,7 +249,16 @@ fn bit(yes: bool, bits: u32) -> u32 {
 
 /// Sends a state transition.
 #[inline(always)]
-pub fn send_state(hook: u8, sock: Sock, flow: &Flow, old: u8, new: u8, since_ns: u64, flags: u32, memory: *const Memory) {
+pub fn send_state(
+    hook: u8,
+    sock: Sock,
+    flow: &Flow,
+    old: u8,
+    new: u8,
+    since_ns: u64,
+    flags: u32,
+    memory: *const Memory,
+) {
     count(hook, |row| row.seen += 1);
     let filter = filter();
     // SAFETY: the caller's map value.

@@ -2,19 +2,15 @@
 
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
-use crate::words;
 use crate::maps::{DEAD, LIVE, PORTS, SEEDS};
+use crate::words;
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::owner::{Memory, Owner, PortOwner, STEPS, Step, how};
 use tcpwatch_common::state;
 
 /// Source of empty entries: 128 bytes are too many for the stack of a program that has other things on it.
 static EMPTY: Memory = Memory::EMPTY;
-static EMPTY_PORT: PortOwner = PortOwner {
-    owner: Memory::EMPTY.owner,
-    sockets: 0,
-    pad: 0,
-};
+static EMPTY_PORT: PortOwner = PortOwner { owner: Memory::EMPTY.owner, sockets: 0, pad: 0 };
 const ANY: u64 = 0;
 
 /// The memory of a live socket, `None` if there is none yet.

@@ -42,6 +42,8 @@ pub enum Command {
     Doctor(DoctorOptions),
     /// Print the page `docs/hooks.md`, made from the table.
     DocsHooks,
+    /// Print the page `docs/causes.md`, made from the catalogue.
+    DocsCauses,
 }
 
 /// What comes of a command line that is in order.

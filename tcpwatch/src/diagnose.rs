@@ -175,4 +175,3 @@ pub fn recall_timewait(event: &mut Event, table: TimeWaitInfo) {
     cause.evidence.insert(at, cause::late::filled(table.used, table.max));
     cause.fix = Some(cause::late::more(table.max));
 }
-

@@ -44,6 +44,10 @@ pub fn run(command: Command, host: &Host) -> Result<Exit> {
             write_out(&kernel::hooks::page())?;
             Ok(Exit::Ok)
         }
+        Command::DocsCauses => {
+            write_out(&diagnose::catalog::page())?;
+            Ok(Exit::Ok)
+        }
     }
 }
 

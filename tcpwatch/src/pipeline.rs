@@ -6,7 +6,9 @@
 use crate::cli::{Attach, Exit, TraceOptions};
 use crate::decode::{Raw, decode};
 use crate::diagnose::{self, Context as Meaning};
-use crate::event::{self, CauseCount, Event, HookBooks, Lost, OwnerInfo, Reconciliation, Start, Summary, TimeWaitInfo};
+use crate::event::{
+    self, CauseCount, Event, HookBooks, Lost, OwnerInfo, Reconciliation, Start, Summary, TimeWaitInfo,
+};
 use crate::host::books::Books;
 use crate::host::preflight::{self, HookStatus};
 use crate::host::process::Processes;
@@ -203,7 +205,9 @@ impl Run {
     }
 
     fn drain(&mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<usize> {
-        let Self { live, shape, symbols, processes, causes, false_resets, malformed, refusals, shown, .. } = self;
+        let Self {
+            live, shape, symbols, processes, causes, false_resets, malformed, refusals, shown, ..
+        } = self;
         let clock = Clock::read();
         let meaning = Meaning {
             names: &shape.reasons,
@@ -211,9 +215,9 @@ impl Run {
             wall_offset_ns: clock.offset_ns(),
             want_stack: options.stack,
         };
-        let limit = options.count.map_or(BATCH, |count| {
-            BATCH.min(usize::try_from(count.saturating_sub(*shown)).unwrap_or(BATCH))
-        });
+        let limit = options
+            .count
+            .map_or(BATCH, |count| BATCH.min(usize::try_from(count.saturating_sub(*shown)).unwrap_or(BATCH)));
         let mut written = Ok(());
         let drained = live.drain(limit, |bytes| {
             if written.is_err() {
@@ -280,8 +284,11 @@ impl Run {
             + missed.values().sum::<u64>()
             + self.malformed;
         let clock = Clock::read();
-        let mut causes: Vec<CauseCount> =
-            self.causes.iter().map(|(id, count)| CauseCount { id: (*id).to_owned(), count: *count }).collect();
+        let mut causes: Vec<CauseCount> = self
+            .causes
+            .iter()
+            .map(|(id, count)| CauseCount { id: (*id).to_owned(), count: *count })
+            .collect();
         causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.id.cmp(&b.id)));
         let summary = Summary {
             mono_ns: clock.mono_ns,

@@ -4,12 +4,12 @@
 
 use crate::context::{Exit, Hooked, Returned};
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
 use crate::kernel::config::config;
 use crate::kernel::sock::{Sock, death_row};
 use crate::owners;
 use aya_ebpf::macros::{fexit, kprobe};
 use aya_ebpf::programs::{FExitContext, ProbeContext};
+use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::end;

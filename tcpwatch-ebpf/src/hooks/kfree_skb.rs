@@ -7,11 +7,11 @@
 use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
 use crate::hooks::tcp_syn_recv_sock::refused;
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::Sock;
+use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
 use tcpwatch_common::{hook, state};

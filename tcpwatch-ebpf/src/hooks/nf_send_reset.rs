@@ -7,10 +7,10 @@
 use super::entry;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
-use tcpwatch_common::config::deliver;
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::{Sock, net_inum};
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::record::kind;
 

@@ -6,12 +6,12 @@
 use super::{exit, was_removed};
 use crate::context::Returned;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
-use tcpwatch_common::config::deliver;
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::Sock;
 use crate::maps::REMOVED_REQUEST;
 use crate::owners;
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{flag, kind};
 use tcpwatch_common::state;

@@ -6,13 +6,13 @@
 use super::entry;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
 use crate::kernel::skb::Skb;
 use crate::kernel::sock::Sock;
 use crate::maps::SYN;
 use aya_ebpf::macros::{fexit, kretprobe};
 use aya_ebpf::programs::{FExitContext, RetProbeContext};
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::{kind, passed};
 use tcpwatch_common::{hook, state};

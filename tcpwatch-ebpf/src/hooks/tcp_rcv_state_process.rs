@@ -6,11 +6,11 @@
 use super::entry;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
-use tcpwatch_common::config::deliver;
 use crate::kernel::field::field;
 use crate::kernel::skb::{ACK, RST, Skb};
 use crate::kernel::sock::Sock;
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
 use tcpwatch_common::{hook, state};
 

@@ -7,12 +7,12 @@
 use super::entry;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
-use tcpwatch_common::config::deliver;
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Segment, Skb};
 use crate::kernel::sock::Sock;
 use crate::owners;
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::end;
 use tcpwatch_common::record::kind;

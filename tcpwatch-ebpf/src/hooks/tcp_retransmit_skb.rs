@@ -5,8 +5,8 @@
 use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
 use crate::kernel::sock::Sock;
+use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::record::kind;

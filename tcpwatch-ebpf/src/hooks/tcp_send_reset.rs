@@ -8,12 +8,12 @@
 use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
-use tcpwatch_common::config::deliver;
 use crate::kernel::config::config;
 use crate::kernel::skb::{Segment, Skb};
 use crate::kernel::sock::Sock;
 use crate::owners;
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use tcpwatch_common::owner::end;
 use tcpwatch_common::record::{flag, kind};
 use tcpwatch_common::{hook, state};
@@ -58,7 +58,14 @@ fn active(context: &impl Hooked, sock: Sock, reason: Option<u32>) {
 
 /// The answer to a segment.
 #[inline(always)]
-pub fn passive(context: &impl Hooked, hook: u8, sock: Sock, skb: Skb, segment: &Segment, reason: Option<u32>) {
+pub fn passive(
+    context: &impl Hooked,
+    hook: u8,
+    sock: Sock,
+    skb: Skb,
+    segment: &Segment,
+    reason: Option<u32>,
+) {
     let flow = segment.flow_of_receiver(skb.netns(sock));
     emit::book(flow.netns, |row| row.rst_sent += 1);
     let mut state = if sock.exists() { sock.state() } else { 0 };

@@ -7,9 +7,9 @@
 use super::exit;
 use crate::context::Returned;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
 use crate::kernel::skb::Skb;
 use crate::kernel::sock::Sock;
+use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
 use tcpwatch_common::{hook, state};

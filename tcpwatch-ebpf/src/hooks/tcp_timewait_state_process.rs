@@ -6,11 +6,11 @@
 use super::{exit, was_removed};
 use crate::context::Returned;
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
-use tcpwatch_common::config::deliver;
 use crate::kernel::skb::{RST, Skb, tcp_flags};
 use crate::kernel::sock::Sock;
 use crate::maps::REMOVED_TIMEWAIT;
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{flag, kind};
 

@@ -8,13 +8,13 @@
 
 use crate::context::{Exit, Returned};
 use crate::emit::{self, Event};
-use core::mem::MaybeUninit;
-use tcpwatch_common::config::deliver;
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Skb, tcp_flags};
 use crate::kernel::sock::Sock;
 use aya_ebpf::macros::fexit;
 use aya_ebpf::programs::FExitContext;
+use core::mem::MaybeUninit;
+use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
 use tcpwatch_common::{hook, state};
 

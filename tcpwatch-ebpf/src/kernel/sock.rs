@@ -192,6 +192,10 @@ pub fn net_inum(net: u64) -> u32 {
 #[inline(always)]
 pub fn death_row(row: u64, substate: u32) -> TimeWait {
     // Since 6.1 a refcount, which the namespace itself holds once.
-    let used: u32 = if has_field!(tw_refcount) { u32::saturating_sub(field!(row, tw_refcount), 1) } else { field!(row, tw_count) };
+    let used: u32 = if has_field!(tw_refcount) {
+        u32::saturating_sub(field!(row, tw_refcount), 1)
+    } else {
+        field!(row, tw_count)
+    };
     TimeWait { used, max: field!(row, tw_max_buckets), substate, pad: 0 }
 }

@@ -50,6 +50,8 @@ pub(super) enum Sub {
 pub(super) enum Page {
     /// The kernel hooks and what is lost without each
     Hooks,
+    /// The causes that events can have
+    Causes,
 }
 
 #[derive(Debug, Args)]

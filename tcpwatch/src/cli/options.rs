@@ -100,6 +100,7 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
             Command::Doctor(DoctorOptions { json, btf })
         }
         Some(Sub::Docs { page: Page::Hooks }) => Command::DocsHooks,
+        Some(Sub::Docs { page: Page::Causes }) => Command::DocsCauses,
     })
 }
 

@@ -46,6 +46,26 @@ macro_rules! causes {
     };
 }
 
+/// The page `docs/causes.md`.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Causes\n\nEvery `cause.id` that an event can carry. The evidence, with its figures, comes with the event; a cause is \
+         never given without.\n",
+    );
+    for spec in ALL {
+        let events: Vec<&str> = spec.events.iter().map(|kind| kind.name()).collect();
+        page.push_str(&format!("\n## {}\n\n{}.\n\n", spec.id, spec.summary));
+        page.push_str(&format!("- Events: {}; from kernel {} on.\n", events.join(", "), spec.since));
+        if !spec.source.is_empty() {
+            page.push_str(&format!("- Kernel: `{}`.\n", spec.source));
+        }
+        if let Some(fix) = spec.fix {
+            page.push_str(&format!("- What to change: {fix}.\n"));
+        }
+    }
+    page
+}
+
 causes! {
     "closed-port" RST_SENT, "5.10", "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket"
         one: "nobody listens on {local}"

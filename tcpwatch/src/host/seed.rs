@@ -116,7 +116,8 @@ impl<'a> Holders<'a> {
             // From inside a pid namespace the initial one cannot be seen; 0 makes the kernel side look at the rest.
             root_pid: if self.initial_pidns { pid } else { 0 },
             how: how::PROC,
-            pad: 0, pad2: 0,
+            pad: 0,
+            pad2: 0,
             comm: stat.comm,
         };
         Some(Process { owner, stat })

@@ -281,7 +281,9 @@ impl Plan<'_> {
             When::Instead(other) => !self.expects(other),
             When::Asked(bits) => self.deliver & bits != 0,
             When::Drops => {
-                self.deliver & deliver::DROP != 0 || self.ignored_from_drops() != 0 || self.overflow_from_drops()
+                self.deliver & deliver::DROP != 0
+                    || self.ignored_from_drops() != 0
+                    || self.overflow_from_drops()
             }
         }
     }

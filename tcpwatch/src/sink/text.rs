@@ -79,10 +79,8 @@ impl<W: Write> Sink for TextSink<W> {
         // With more than a few the host does not grant them as a kind, and the list would push the events off the screen.
         if missing.len() > MISSING_SHOWN {
             let names: Vec<&str> = missing.iter().map(|hook| hook.name.as_str()).collect();
-            let text = format!(
-                "{}. What is not seen without them, and why: tcpwatch doctor",
-                names.join(" ")
-            );
+            let text =
+                format!("{}. What is not seen without them, and why: tcpwatch doctor", names.join(" "));
             self.under("  not attached: ", &text, "\x1b[33m")?;
         } else {
             for hook in missing {

@@ -91,7 +91,10 @@ fn attach_part(ebpf: &mut Ebpf, part: Part, name: &str, function: &str, btf: Opt
     }
     if debug() {
         let cost = ebpf.program(name).and_then(|program| program.info().ok()?.verified_instruction_count());
-        eprintln!("{name}: the verifier walked {} instructions", cost.map_or("?".to_owned(), |count| count.to_string()));
+        eprintln!(
+            "{name}: the verifier walked {} instructions",
+            cost.map_or("?".to_owned(), |count| count.to_string())
+        );
     }
     Ok(())
 }

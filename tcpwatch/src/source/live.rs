@@ -128,7 +128,9 @@ impl Live {
             for way in hook.ways.iter().filter(|way| plan.ways(hook).all(|other| other.rung != way.rung)) {
                 let why = match refused.iter().find(|(rung, _)| *rung == way.rung) {
                     Some((_, why)) => why.clone(),
-                    None if plan.granted.allows(way.rung) => "this kernel has no such function or tracepoint".to_owned(),
+                    None if plan.granted.allows(way.rung) => {
+                        "this kernel has no such function or tracepoint".to_owned()
+                    }
                     None => "not used".to_owned(),
                 };
                 tried.push((way.rung.name().to_owned(), why));

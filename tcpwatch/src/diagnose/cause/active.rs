@@ -154,8 +154,10 @@ fn linger2(facts: &Facts<'_>) -> Verdict {
 fn memory(facts: &Facts<'_>) -> Verdict {
     let socket = &facts.record.socket;
     if socket.memory_max == 0 {
-        return Verdict::possible("orphan-limit")
-            .with(["net.ipv4.tcp_max_orphans or net.ipv4.tcp_mem: which of them, this kernel does not tell".to_owned()]);
+        return Verdict::possible("orphan-limit").with([
+            "net.ipv4.tcp_max_orphans or net.ipv4.tcp_mem: which of them, this kernel does not tell"
+                .to_owned(),
+        ]);
     }
     let pages = format!("{} pages of net.ipv4.tcp_mem={} in use", socket.memory_used, socket.memory_max);
     if socket.memory_used > socket.memory_max {
