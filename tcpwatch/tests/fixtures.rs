@@ -188,10 +188,10 @@ fn tcp_reset_has_the_segment_since_5_13() {
 }
 
 #[test]
-fn drops_tell_of_refused_last_acks_since_6_14() {
+fn drops_tell_of_refused_last_acks_since_6_16() {
     for kernel in kernels() {
         let number = kernel.shape().reasons.drop_number("TCP_LISTEN_OVERFLOW");
-        assert_eq!(number.is_some(), kernel.version >= (6, 14), "{}: {number:?}", kernel.release);
+        assert_eq!(number.is_some(), kernel.version >= (6, 16), "{}: {number:?}", kernel.release);
     }
 }
 

@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 mod cmd;
 mod dist;
 mod docs;
+mod fixtures;
+mod protos;
 mod repo;
 mod run;
 mod setup;
@@ -45,6 +47,10 @@ enum Verb {
     Dist,
     /// Write the pages that are made from tcpwatch's own tables
     Docs,
+    /// Record the types of real kernels, for tests that need none
+    Fixtures(fixtures::Args),
+    /// Compare the prototypes above the hooks with those of the recorded kernels
+    Protos,
     /// Check the house rules that no compiler checks
     Tidy,
 }
@@ -60,6 +66,8 @@ fn main() -> ExitCode {
         Verb::Vm(args) => vm::main(&args),
         Verb::Dist => dist::main(),
         Verb::Docs => docs::main(),
+        Verb::Fixtures(args) => fixtures::main(&args),
+        Verb::Protos => protos::main(),
         Verb::Tidy => tidy::main(),
     };
     match done {

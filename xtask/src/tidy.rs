@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{cmd, docs, repo};
+use crate::{cmd, docs, protos, repo};
 
 /// A file longer than this does more than one thing.
 const MAX_LINES: usize = 600;
@@ -30,6 +30,10 @@ pub(crate) fn main() -> Result<()> {
     match docs::stale() {
         Ok(stale) => wrong.extend(stale),
         Err(error) => wrong.push(format!("docs: {error:#}")),
+    }
+    match protos::wrong() {
+        Ok(mismatches) => wrong.extend(mismatches),
+        Err(error) => wrong.push(format!("prototypes: {error:#}")),
     }
     if wrong.is_empty() {
         println!("all tidy");

@@ -2,7 +2,9 @@
 //! hooked for what it can tell in their stead: RSTs that are not obeyed, last ACKs that a full queue turned away.
 //!
 //! kernel: v5.10..  `(struct sk_buff *skb, void *location)`
-//! kernel: v5.17..  a third argument, `enum skb_drop_reason reason`; v6.11.. a fourth, `struct sock *rx_sk`
+//! kernel: v5.17..  `(struct sk_buff *skb, void *location, enum skb_drop_reason reason)`
+//! kernel: v6.11..  `(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk)`
+//! kernel: v7.2..  `(struct sk_buff *skb, void *location, enum skb_drop_reason reason, const struct sock *rx_sk)`
 
 use super::tracepoint;
 use crate::context::Hooked;

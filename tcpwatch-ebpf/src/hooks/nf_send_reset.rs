@@ -2,7 +2,7 @@
 //! tracepoint and no TCP counter sees it.
 //!
 //! kernel: v5.10..  net/ipv4/netfilter/nf_reject_ipv4.c  `void nf_send_reset(struct net *net, struct sock *sk, struct sk_buff *oldskb, int hook)`
-//! kernel: v5.10..  net/ipv6/netfilter/nf_reject_ipv6.c  the same shape
+//! kernel: v5.10..  net/ipv6/netfilter/nf_reject_ipv6.c  `void nf_send_reset6(struct net *net, struct sock *sk, struct sk_buff *oldskb, int hook)`
 
 use super::entry;
 use crate::context::Hooked;

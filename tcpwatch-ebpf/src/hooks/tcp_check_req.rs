@@ -1,7 +1,7 @@
 //! `tcp_check_req`, its end: an RST met a half-open request. `tcp_reset` is not called for those.
 //!
 //! kernel: v5.10..  net/ipv4/tcp_minisocks.c  `struct sock *tcp_check_req(struct sock *sk, struct sk_buff *skb, struct request_sock *req, bool fastopen, bool *req_stolen)`
-//! kernel: v6.14..  a sixth argument, `enum skb_drop_reason *drop_reason`
+//! kernel: v6.14..  net/ipv4/tcp_minisocks.c  `struct sock *tcp_check_req(struct sock *sk, struct sk_buff *skb, struct request_sock *req, bool fastopen, bool *req_stolen, enum skb_drop_reason *drop_reason)`
 
 use super::{exit, was_removed};
 use crate::context::Returned;

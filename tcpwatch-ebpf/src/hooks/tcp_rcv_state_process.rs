@@ -1,7 +1,7 @@
 //! `tcp_rcv_state_process`: an RST that meets a listener, or a connect that it does not answer, is ignored there.
 //!
 //! kernel: v5.10..  net/ipv4/tcp_input.c  `int tcp_rcv_state_process(struct sock *sk, struct sk_buff *skb)`
-//! kernel: v6.12..  the same, returning `enum skb_drop_reason`
+//! kernel: v6.12..  net/ipv4/tcp_input.c  `enum skb_drop_reason tcp_rcv_state_process(struct sock *sk, struct sk_buff *skb)`
 
 use super::entry;
 use crate::context::Hooked;

@@ -1,6 +1,7 @@
 //! Tracepoint `tcp:tcp_retransmit_skb`: attached only when retransmissions are asked for.
 //!
-//! kernel: v5.10..  `(const struct sock *sk, const struct sk_buff *skb)`; v6.17.. a third argument, `int err`
+//! kernel: v5.10..  `(const struct sock *sk, const struct sk_buff *skb)`
+//! kernel: v6.17..  `(const struct sock *sk, const struct sk_buff *skb, int err)`
 
 use super::tracepoint;
 use crate::context::Hooked;

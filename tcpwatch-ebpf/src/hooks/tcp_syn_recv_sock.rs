@@ -2,7 +2,9 @@
 //! they return was counted as `ListenDrops`.
 //!
 //! kernel: v5.10..  net/ipv4/tcp_ipv4.c  `struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)`
-//! kernel: v6.19..  a seventh argument (also in some 6.18 releases)
+//! kernel: v5.10..  net/ipv6/tcp_ipv6.c  `static struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)`
+//! kernel: v6.19..  net/ipv4/tcp_ipv4.c  `struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req, ...)`, also in some 6.18 releases
+//! kernel: v6.19..  net/ipv6/tcp_ipv6.c  `struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req, ...)`
 
 use super::exit;
 use crate::context::Returned;

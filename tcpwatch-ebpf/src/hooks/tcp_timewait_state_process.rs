@@ -1,7 +1,8 @@
 //! `tcp_timewait_state_process`, its end: an RST met a TIME_WAIT or FIN_WAIT2 minisock.
 //!
 //! kernel: v5.10..  net/ipv4/tcp_minisocks.c  `enum tcp_tw_status tcp_timewait_state_process(struct inet_timewait_sock *tw, struct sk_buff *skb, const struct tcphdr *th)`
-//! kernel: v6.12..  a fourth argument, `u32 *tw_isn`; v6.14.. a fifth, `enum skb_drop_reason *drop_reason`
+//! kernel: v6.12..  net/ipv4/tcp_minisocks.c  `enum tcp_tw_status tcp_timewait_state_process(struct inet_timewait_sock *tw, struct sk_buff *skb, const struct tcphdr *th, u32 *tw_isn)`
+//! kernel: v6.14..  net/ipv4/tcp_minisocks.c  `enum tcp_tw_status tcp_timewait_state_process(struct inet_timewait_sock *tw, struct sk_buff *skb, const struct tcphdr *th, u32 *tw_isn, enum skb_drop_reason *drop_reason)`
 
 use super::{exit, was_removed};
 use crate::context::Returned;

@@ -2,6 +2,7 @@
 //! the function itself is hooked.
 //!
 //! kernel: v5.10..  net/ipv4/tcp_ipv4.c  `static void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb)`
+//! kernel: v6.10..  net/ipv4/tcp_ipv4.c  `static void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb, enum sk_rst_reason reason)`
 
 use super::entry;
 use crate::context::Hooked;

@@ -2,6 +2,7 @@
 //! the function itself is hooked.
 //!
 //! kernel: v5.10..  net/ipv6/tcp_ipv6.c  `static void tcp_v6_send_reset(const struct sock *sk, struct sk_buff *skb)`
+//! kernel: v6.10..  net/ipv6/tcp_ipv6.c  `static void tcp_v6_send_reset(const struct sock *sk, struct sk_buff *skb, enum sk_rst_reason reason)`
 
 use super::entry;
 use crate::context::Hooked;
