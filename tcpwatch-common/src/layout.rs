@@ -32,4 +32,6 @@ sizes! {
 // The two shapes are told apart by length alone.
 const _: () = assert!(size_of::<record::Record>() != size_of::<record::StateRecord>());
 // The ring buffer hands out 8-byte aligned chunks.
-const _: () = assert!(size_of::<record::Record>() % 8 == 0 && size_of::<record::StateRecord>() % 8 == 0);
+const _: () = assert!(
+    size_of::<record::Record>().is_multiple_of(8) && size_of::<record::StateRecord>().is_multiple_of(8)
+);

@@ -151,10 +151,10 @@ impl Run {
             hooks: live.status().iter().map(status).collect(),
         };
         let shown = sink.start(&start).and_then(|()| sink.flush());
-        if let Err(error) = shown.map_err(anyhow::Error::from) {
-            if !is_closed_pipe(&error) {
-                return Err(error.context("cannot write to standard output"));
-            }
+        if let Err(error) = shown.map_err(anyhow::Error::from)
+            && !is_closed_pipe(&error)
+        {
+            return Err(error.context("cannot write to standard output"));
         }
         Ok(Self {
             live,

@@ -84,13 +84,13 @@ impl Btf {
         let mut at = type_bytes.start;
         while at < type_bytes.end {
             let ty = btf.read_type(at).with_context(|| format!("BTF type {} is cut off", btf.types.len()))?;
-            if matches!(ty.kind, KIND_STRUCT | KIND_ENUM | KIND_ENUM64 | KIND_FUNC | KIND_TYPEDEF) {
-                if let Some(name) = wanted.get(&ty.name) {
-                    let id = u32::try_from(btf.types.len()).context("too many BTF types")?;
-                    let kind = if ty.kind == KIND_ENUM64 { KIND_ENUM } else { ty.kind };
-                    // The first one wins: later namesakes are private to one source file.
-                    btf.index.entry((kind, (*name).to_owned())).or_insert(id);
-                }
+            if matches!(ty.kind, KIND_STRUCT | KIND_ENUM | KIND_ENUM64 | KIND_FUNC | KIND_TYPEDEF)
+                && let Some(name) = wanted.get(&ty.name)
+            {
+                let id = u32::try_from(btf.types.len()).context("too many BTF types")?;
+                let kind = if ty.kind == KIND_ENUM64 { KIND_ENUM } else { ty.kind };
+                // The first one wins: later namesakes are private to one source file.
+                btf.index.entry((kind, (*name).to_owned())).or_insert(id);
             }
             btf.types.push(u32::try_from(at).context("BTF is too large")?);
             let rest = match ty.kind {
