@@ -1,11 +1,13 @@
 //! Scenarios that provoke every event on a real kernel and know the truth about it.
 //!
 //! `scenarios` are the scripts, `stage` is what they play on, `actor` and `raw` are who plays, `expect` is what
-//! they know, `judge` compares it with what tcpwatch printed, `run` holds all of it together.
+//! they know, `judge` compares it with what tcpwatch printed, `run` holds all of it together. `hosts` is a suite of its own:
+//! bad input and bad hosts.
 
 pub mod actor;
 pub mod counters;
 pub mod expect;
+pub mod hosts;
 pub mod judge;
 pub mod net;
 pub mod packet;

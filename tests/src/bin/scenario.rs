@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tcpwatch_tests::actor::child;
+use tcpwatch_tests::hosts::{self, disguise};
 use tcpwatch_tests::net::Family;
 use tcpwatch_tests::run::{self, Options};
 use tcpwatch_tests::scenarios;
@@ -26,6 +27,11 @@ enum Verb {
     List,
     /// Play scenarios (all, or the named ones) and judge the events
     Run(Run),
+    /// Start tcpwatch with bad input and on hosts made odd, all ways or the named ones, and judge what it says
+    Hosts(Hosts),
+    /// What makes a host odd for one program; started by the program itself
+    #[command(hide = true)]
+    Disguise(disguise::Disguise),
     /// A process of a scenario; started by the program itself
     #[command(hide = true)]
     Actor { comm: String },
@@ -62,6 +68,23 @@ struct Run {
     jobs: Option<usize>,
 }
 
+#[derive(Args)]
+struct Hosts {
+    names: Vec<String>,
+    /// The program to judge
+    #[arg(long, value_name = "PATH", required_unless_present = "list")]
+    tcpwatch: Option<String>,
+    /// Name every case
+    #[arg(long)]
+    list: bool,
+    /// Also what changes settings of the whole machine: on a throw-away machine only
+    #[arg(long)]
+    global: bool,
+    /// Also kernel lockdown, which only a reboot undoes: on a throw-away machine only
+    #[arg(long)]
+    lockdown: bool,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Choice {
     #[value(name = "4")]
@@ -95,11 +118,22 @@ fn work() -> Result<bool> {
             Ok(true)
         }
         Verb::Actor { comm } => child::serve(&comm).map(|()| true),
+        Verb::Disguise(disguise) => disguise::wear(&disguise).map(|()| false),
+        Verb::Hosts(args) => {
+            let Some(tcpwatch) = args.tcpwatch.filter(|_| !args.list) else {
+                hosts::list();
+                return Ok(true);
+            };
+            need_root()?;
+            hosts::run(&hosts::Options {
+                names: args.names,
+                tcpwatch,
+                global: args.global,
+                lockdown: args.lockdown,
+            })
+        }
         Verb::Run(run) => {
-            if !std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
-            {
-                bail!("namespaces and raw packets need root");
-            }
+            need_root()?;
             let families = match run.family {
                 Choice::V4 => vec![Family::V4, Family::Mapped],
                 Choice::V6 => vec![Family::V6],
@@ -118,4 +152,11 @@ fn work() -> Result<bool> {
             })
         }
     }
+}
+
+fn need_root() -> Result<()> {
+    if !std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
+        bail!("namespaces and raw packets need root");
+    }
+    Ok(())
 }

@@ -1,0 +1,252 @@
+//! Bad input and bad hosts: each case starts the real tcpwatch where something is wrong, and wants a clear error, or
+//! everything that is still possible.
+//!
+//! `disguise` makes a host odd for one process, `tool` runs tcpwatch and reads its books, `traffic` provokes resets; the
+//! rest are the cases.
+
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::stage::NotHere;
+
+mod degraded;
+pub mod disguise;
+mod filters;
+mod lockdown;
+mod output;
+mod pids;
+mod refused;
+mod signals;
+mod sys;
+mod tool;
+mod traffic;
+
+/// How many cases run at once; each runs one to three tcpwatch.
+const JOBS: usize = 3;
+
+pub struct Options {
+    pub names: Vec<String>,
+    pub tcpwatch: String,
+    /// Also what changes settings of the whole machine.
+    pub global: bool,
+    /// Also what can only be undone by a reboot.
+    pub lockdown: bool,
+}
+
+/// When a case runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Beside others.
+    Any,
+    /// Alone: it measures time.
+    Alone,
+    /// Alone, at the very end: the machine is not the same after it.
+    Last,
+}
+
+struct Case {
+    name: &'static str,
+    when: When,
+    play: fn(&Lab) -> Result<()>,
+}
+
+const fn case(name: &'static str, when: When, play: fn(&Lab) -> Result<()>) -> Case {
+    Case { name, when, play }
+}
+
+fn cases() -> impl Iterator<Item = &'static Case> {
+    [
+        refused::CASES,
+        degraded::CASES,
+        output::CASES,
+        filters::CASES,
+        pids::CASES,
+        signals::CASES,
+        lockdown::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// What every case needs to know.
+struct Lab {
+    tcpwatch: String,
+    global: bool,
+    /// A folder of our own for files that cases put in other files' places.
+    scratch: Scratch,
+    /// Name and way of what attaches on this host when nothing is wrong.
+    attached: Vec<(String, String)>,
+}
+
+impl Lab {
+    fn new(options: &Options) -> Result<Self> {
+        let mut lab = Self {
+            tcpwatch: options.tcpwatch.clone(),
+            global: options.global,
+            scratch: Scratch::new()?,
+            attached: Vec::new(),
+        };
+        let healthy = lab.doctor(&[])?;
+        lab.attached = attached(&healthy);
+        Ok(lab)
+    }
+
+    fn tool(&self, args: &[&str]) -> tool::Tool {
+        tool::Tool::plain(&self.tcpwatch, args)
+    }
+
+    fn odd(&self, disguise: &[&str], args: &[&str]) -> tool::Tool {
+        tool::Tool::disguised(&self.tcpwatch, disguise, args)
+    }
+
+    /// What doctor says on a host made odd, or on this one as it is. tcpwatch must be able to work there.
+    fn doctor(&self, disguise: &[&str]) -> Result<Value> {
+        self.doctor_with(disguise, &[])
+    }
+
+    fn doctor_with(&self, disguise: &[&str], more: &[&str]) -> Result<Value> {
+        let args = [&["doctor", "--json"], more].concat();
+        let tool = if disguise.is_empty() { self.tool(&args) } else { self.odd(disguise, &args) };
+        let ended = tool.run()?;
+        ended.exits(0).context("doctor")?;
+        serde_json::from_str(&ended.stdout.concat()).context("doctor printed no JSON")
+    }
+
+    /// The host lets tcpwatch onto functions and not only onto tracepoints.
+    fn has_functions(&self) -> bool {
+        self.attached.iter().any(|(_, way)| way == "fentry" || way == "kprobe")
+    }
+}
+
+/// Name and way of every hook that doctor could attach.
+fn attached(doctor: &Value) -> Vec<(String, String)> {
+    let hooks = doctor["hooks"].as_array().into_iter().flatten();
+    let pair =
+        |hook: &Value| Some((hook["name"].as_str()?.to_owned(), hook["attached"].as_str()?.to_owned()));
+    let mut all: Vec<_> = hooks.filter_map(pair).collect();
+    all.sort();
+    all
+}
+
+/// The sentences of doctor about what is not as it should be.
+fn complaints(doctor: &Value) -> Vec<String> {
+    let findings = doctor["findings"].as_array().into_iter().flatten();
+    findings
+        .filter(|finding| finding["ok"] == false)
+        .map(|finding| format!("{}: {}", finding["what"], finding["effect"]))
+        .collect()
+}
+
+/// Files of the suite, gone at its end.
+struct Scratch(String);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("tcpwatch-hosts-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(Self(path.to_string_lossy().into_owned()))
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> Result<String> {
+        let path = format!("{}/{name}", self.0);
+        std::fs::write(&path, content).with_context(|| format!("writing {path}"))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout().lock(), "{line}"));
+}
+
+/// Names every case.
+pub fn list() {
+    for case in cases() {
+        say(case.name);
+    }
+}
+
+/// Runs what was asked for; true if all of it passed.
+pub fn run(options: &Options) -> Result<bool> {
+    if let Some(name) = options.names.iter().find(|name| !cases().any(|case| case.name == **name)) {
+        bail!("no case is named {name}; `hosts --list` shows them");
+    }
+    let chosen =
+        |case: &&Case| options.names.is_empty() || options.names.iter().any(|name| name == case.name);
+    let of = |when: When| cases().filter(chosen).filter(move |case| case.when == when).collect::<Vec<_>>();
+    let lab = Lab::new(options)?;
+    let tally = Mutex::new(Tally::default());
+    let queue = Mutex::new(of(When::Any).into_iter());
+    let play_one = |case: &Case| {
+        let began = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| (case.play)(&lab)));
+        let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the case panicked")));
+        note(&mut tally.lock().unwrap_or_else(PoisonError::into_inner), case.name, outcome, began);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..JOBS {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    match next {
+                        Some(case) => play_one(case),
+                        None => break,
+                    }
+                }
+            });
+        }
+    });
+    of(When::Alone).into_iter().for_each(play_one);
+    if options.lockdown {
+        of(When::Last).into_iter().for_each(play_one);
+    }
+    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut last = format!("{} passed, {} failed", tally.passed, tally.failed);
+    if tally.skipped > 0 {
+        last += &format!(", {} skipped", tally.skipped);
+    }
+    say(&last);
+    Ok(tally.failed == 0 && tally.passed > 0)
+}
+
+/// The form of the scenarios: every line has a family there, so it has one here.
+fn note(tally: &mut Tally, name: &str, outcome: Result<()>, began: Instant) {
+    let seconds = began.elapsed().as_secs_f64();
+    match outcome {
+        Ok(()) => {
+            tally.passed += 1;
+            say(&format!("ok   {name} v4"));
+        }
+        Err(error) => match error.downcast::<NotHere>() {
+            Ok(NotHere(why)) => {
+                tally.skipped += 1;
+                say(&format!("n/a  {name} v4: {why}"));
+            }
+            Err(error) => {
+                tally.failed += 1;
+                let text = format!("{error:#}");
+                let text = text.lines().collect::<Vec<_>>().join("\n       ");
+                say(&format!("FAIL {name} v4: {text}"));
+            }
+        },
+    }
+    drop(writeln!(std::io::stderr().lock(), "{seconds:>6.1} s  {name}"));
+}

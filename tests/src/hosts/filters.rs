@@ -1,0 +1,184 @@
+//! Each filter against traffic that it wants and traffic that it does not.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::traffic::{Ground, Reset, end};
+use super::{Case, Lab, When, case};
+use crate::actor::Actor;
+use crate::stage::not_here;
+
+pub(super) const CASES: &[Case] = &[
+    case("filter-pid", When::Any, by_pid),
+    case("filter-local-port", When::Any, by_local_port),
+    case("filter-remote-port", When::Any, by_remote_port),
+    case("filter-ipv4", When::Any, |lab| by_family(lab, false)),
+    case("filter-ipv6", When::Any, |lab| by_family(lab, true)),
+    case("filter-netns", When::Any, by_netns),
+    case("filter-cgroup", When::Any, by_cgroup),
+];
+
+const WANTED: u16 = 8080;
+const OTHER: u16 = 8081;
+/// Resets of each kind; every one makes an event at each end.
+const TIMES: usize = 3;
+
+/// Runs tcpwatch with a filter while `play` makes traffic, and checks that what is shown is what `wanted` holds of,
+/// `shown` events, with `hidden` others counted at least.
+fn judge(
+    lab: &Lab,
+    filter: &[&str],
+    (shown, hidden): (usize, u64),
+    play: impl Fn() -> Result<()>,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<()> {
+    let args = [&["--json"], filter].concat();
+    let mut running = lab.tool(&args).spawn()?.started()?;
+    play()?;
+    running.wait_events(shown)?;
+    let ended = running.stop()?;
+    ended.exits(0)?;
+    let books = ended.events()?;
+    if let Some(stray) = books.events.iter().find(|event| !wanted(event)) {
+        anyhow::bail!("this should not be shown: {stray}");
+    }
+    ensure!(books.events.len() == shown, "{} events and not {shown}", books.events.len());
+    let filtered = books.sum("filtered");
+    ensure!(filtered >= hidden, "{filtered} were counted as filtered and not {hidden}");
+    Ok(())
+}
+
+/// Traffic over two listeners; the order is mixed, so that neither kind comes first.
+fn mixed(one: impl Fn() -> Result<Reset>, two: impl Fn() -> Result<Reset>) -> Result<()> {
+    for _ in 0..TIMES {
+        one()?;
+        two()?;
+    }
+    Ok(())
+}
+
+fn by_pid(lab: &Lab) -> Result<()> {
+    let ground = Ground::new()?;
+    let other = Actor::spawn("oth", &ground.netns)?;
+    let listener = ground.listen(WANTED)?;
+    let (pid, inode) = (ground.cli.pid().to_string(), ground.inode());
+    judge(
+        lab,
+        &["-p", &pid, "--netns", &inode],
+        (TIMES, 3 * TIMES as u64),
+        || {
+            mixed(
+                || ground.reset_by(&ground.cli, listener, WANTED, false),
+                || ground.reset_by(&other, listener, WANTED, false),
+            )
+        },
+        |event| event["owner"]["pid"] == ground.cli.pid() && event["event"] == "rst_sent",
+    )
+}
+
+/// Ports are those of this host's socket: of a connection on the loopback both ends are, so each event has its own.
+fn by_port(lab: &Lab, flag: &str, kind: &str, side: &str) -> Result<()> {
+    let ground = Ground::new()?;
+    let (one, two) = (ground.listen(WANTED)?, ground.listen(OTHER)?);
+    let inode = ground.inode();
+    judge(
+        lab,
+        &[flag, &format!("1,{WANTED},65535"), "--netns", &inode],
+        (TIMES, 3 * TIMES as u64),
+        || mixed(|| ground.reset(one, WANTED), || ground.reset(two, OTHER)),
+        |event| event["event"] == kind && end(event, side).is_some_and(|end| end.port() == WANTED),
+    )
+}
+
+fn by_local_port(lab: &Lab) -> Result<()> {
+    by_port(lab, "-L", "rst_received", "local")
+}
+
+fn by_remote_port(lab: &Lab) -> Result<()> {
+    by_port(lab, "-D", "rst_sent", "remote")
+}
+
+fn by_family(lab: &Lab, v6: bool) -> Result<()> {
+    let ground = Ground::new()?;
+    let listener = ground.listen(WANTED)?;
+    let inode = ground.inode();
+    judge(
+        lab,
+        &[if v6 { "-6" } else { "-4" }, "--netns", &inode],
+        (2 * TIMES, 2 * TIMES as u64),
+        || {
+            mixed(
+                || ground.reset_by(&ground.cli, listener, WANTED, false),
+                || ground.reset_by(&ground.cli, listener, WANTED, true),
+            )
+        },
+        |event| end(event, "local").is_some_and(|end| end.is_ipv6() == v6),
+    )
+}
+
+fn by_netns(lab: &Lab) -> Result<()> {
+    let (ground, other) = (Ground::new()?, Ground::new()?);
+    let (one, two) = (ground.listen(WANTED)?, other.listen(WANTED)?);
+    let names =
+        [ground.inode(), format!("pid:{}", ground.cli.pid()), format!("/proc/{}/ns/net", ground.cli.pid())];
+    for name in names {
+        judge(
+            lab,
+            &["--netns", &name],
+            (2 * TIMES, 2 * TIMES as u64),
+            || mixed(|| ground.reset(one, WANTED), || other.reset(two, WANTED)),
+            |event| event["netns"].as_u64() == Some(ground.netns.inode()),
+        )
+        .with_context(|| format!("--netns {name}"))?;
+    }
+    Ok(())
+}
+
+/// A cgroup of our own, gone at the end.
+struct Cgroup(String);
+
+impl Cgroup {
+    fn new() -> Result<Self> {
+        let mounts = std::fs::read_to_string("/proc/mounts")?;
+        let mount = mounts.lines().find_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let (target, kind) = (words.next()?, words.next()?);
+            (kind == "cgroup2").then_some(target)
+        });
+        let mount = mount.ok_or_else(|| not_here("cgroup v2 is not mounted"))?;
+        let path = format!("{mount}/tcpwatch-hosts-{}", std::process::id());
+        match std::fs::create_dir(&path) {
+            Ok(()) => Ok(Self(path)),
+            Err(error) => Err(not_here(format!("no cgroup can be made at {path}: {error}"))),
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir(&self.0));
+    }
+}
+
+fn by_cgroup(lab: &Lab) -> Result<()> {
+    let group = Cgroup::new()?;
+    let ground = Ground::new()?;
+    let inside = Actor::spawn("ins", &ground.netns)?;
+    std::fs::write(format!("{}/cgroup.procs", group.0), inside.pid().to_string())
+        .context("moving a process into a cgroup")?;
+    let listener = ground.listen(WANTED)?;
+    let result = judge(
+        lab,
+        &["--cgroup", &group.0, "--netns", &ground.inode()],
+        (TIMES, 3 * TIMES as u64),
+        || {
+            mixed(
+                || ground.reset_by(&inside, listener, WANTED, false),
+                || ground.reset_by(&ground.cli, listener, WANTED, false),
+            )
+        },
+        |event| event["owner"]["pid"] == inside.pid() && event["event"] == "rst_sent",
+    );
+    inside.kill()?;
+    result
+}
