@@ -64,6 +64,8 @@ pub struct Expect {
     pub task: Option<&'static str>,
     /// Only a hook inside a kernel function can see it: a host that grants tracepoints alone may miss it.
     pub needs_hook: bool,
+    /// An RST that a connection did not obey.
+    pub ignored: bool,
     /// No counter of the books knows it: the segment never passes the TCP stack, or another one counts it.
     pub outside_tcp: bool,
 }
@@ -86,6 +88,7 @@ impl Expect {
             timewait: None,
             task: None,
             needs_hook: matches!(event, "listen_drop" | "tw_overflow"),
+            ignored: false,
             outside_tcp: false,
         }
     }
@@ -177,6 +180,10 @@ impl Expect {
     pub fn maybe(self) -> Self {
         let most = *self.times.end();
         self.times(0..=most)
+    }
+
+    pub fn ignored(self) -> Self {
+        Self { ignored: true, ..self }
     }
 
     pub fn needs_hook(self) -> Self {

@@ -198,7 +198,8 @@ fn in_minisock(s: &mut Stage) -> Result<()> {
 /// The same RST, and the socket does not care.
 fn ignored(s: &mut Stage, raw: &Raw, owner: &Actor, state: &'static str) {
     let seen = Expect::rst_received(Side::Server, raw.peer, raw.me, state).owner(owner);
-    s.expect(seen.cause("rst-ignored").needs_hook());
+    let seen = seen.cause("rst-ignored").needs_hook();
+    s.expect(if state == "ESTABLISHED" { seen.ignored() } else { seen });
 }
 
 /// An RST `ahead` of where the receiver expects the next byte.
