@@ -101,6 +101,28 @@ pub fn help() -> String {
     args::help()
 }
 
+/// An error and its causes in one sentence, and the hint of the outermost that has one as the last line.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    let mut hint = None;
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let (what, advice) = match text.split_once("\nhint: ") {
+            Some((what, advice)) => (what, Some(advice.to_owned())),
+            None => (text.as_str(), None),
+        };
+        if !sentence.is_empty() {
+            sentence.push_str(": ");
+        }
+        sentence.push_str(what);
+        hint = hint.or(advice);
+    }
+    match hint {
+        Some(hint) => format!("{sentence}\nhint: {hint}"),
+        None => sentence,
+    }
+}
+
 /// In our own form: the parser's has the hint in the middle and a usage line nobody asked for.
 fn from_clap(error: &clap::Error) -> Error {
     let text = |kind| match error.get(kind) {

@@ -35,6 +35,10 @@ use std::io::Write;
 /// tcpwatch's own version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Why output failed, before the system's own words.
+const CANNOT_WRITE: &str =
+    "cannot write to standard output\nhint: the reader or the disk behind it must take what is printed";
+
 /// Runs a command.
 pub fn run(command: Command, host: &Host) -> Result<Exit> {
     match command {
@@ -66,7 +70,7 @@ fn doctor(options: &DoctorOptions, host: &Host) -> Result<Exit> {
         // A finding that is fatal explains it better than the error does.
         Err(_) if preflight::is_hopeless(&report.findings) => {}
         Err(error) => {
-            let text = format!("{error:#}");
+            let text = cli::explain(&error);
             let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
             report.findings.push(Finding {
                 what: what.to_owned(),
@@ -86,7 +90,7 @@ pub fn write_out(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::from(error).context("cannot write to standard output"))
+            Err(anyhow::Error::from(error).context(CANNOT_WRITE))
         }
         _ => Ok(()),
     }

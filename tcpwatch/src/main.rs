@@ -21,7 +21,7 @@ fn finish(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("tcpwatch: {error:#}");
+            eprintln!("tcpwatch: {}", cli::explain(&error));
             Exit::Failed.into()
         }
     }

@@ -19,10 +19,12 @@ use crate::kernel::symbols::Symbols;
 use crate::sink::Sink;
 use crate::sink::json::JsonSink;
 use crate::sink::text::{TextOptions, TextSink};
-use crate::source::{Live, Settings};
+use crate::source::{self, Live, Settings};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::Owner;
@@ -34,6 +36,10 @@ const PACE: Duration = Duration::from_millis(20);
 const BATCH: usize = 4096;
 /// Between two looks at what was lost.
 const LOSS_PACE: Duration = Duration::from_secs(1);
+/// Longer than any program runs.
+const SETTLE: Duration = Duration::from_millis(10);
+/// A second signal within this time is the first one's echo: `timeout` sends it to the process and to its group.
+const SAME_WISH: Duration = Duration::from_millis(300);
 /// Network namespaces whose last TIME_WAIT refusal is remembered.
 const REFUSALS: usize = 4096;
 
@@ -47,10 +53,14 @@ pub fn trace(options: &TraceOptions, host: &Host) -> Result<Exit> {
         // Before anything is attached: a Ctrl-C during the start ends the run in order.
         let stop = Stop::new()?;
         let mut sink = open_sink(options);
-        match Run::start(options, host, sink.as_mut())?.watch(options, sink.as_mut(), stop).await {
-            Ok(exit) => Ok(exit),
+        let run = match Run::start(options, host, sink.as_mut(), &stop) {
+            Err(error) if error.is::<source::Stopped>() => return Ok(Exit::Ok),
+            run => run?,
+        };
+        match run.watch(options, sink.as_mut(), stop).await {
             Err(error) if is_closed_pipe(&error) => Ok(Exit::Ok),
-            Err(error) => Err(error.context("cannot write to standard output")),
+            Err(error) if error.is::<io::Error>() => Err(error.context(crate::CANNOT_WRITE)),
+            exit => exit,
         }
     })
 }
@@ -71,31 +81,57 @@ fn open_sink(options: &TraceOptions) -> Box<dyn Sink> {
     }
 }
 
-/// The signals that end a run: the first one in order, the second one at once.
-struct Stop {
+/// The signals that end a run.
+struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
-impl Stop {
+impl Signals {
     fn new() -> Result<Self> {
         let open = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self { interrupt: open(SignalKind::interrupt())?, terminate: open(SignalKind::terminate())? })
     }
 
-    async fn called(&mut self) {
+    async fn called(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
         }
     }
+}
 
-    /// From now on a signal means "at once": what the kernel holds of tcpwatch goes with the process.
-    fn insist(mut self) {
-        tokio::spawn(async move {
-            self.called().await;
-            std::process::exit(130);
-        });
+/// The first signal ends a run in order, a second one at once: what the kernel holds of tcpwatch goes with the process.
+struct Stop {
+    signals: Signals,
+    /// Set with the first signal, for the start, which awaits nothing.
+    asked: Arc<AtomicBool>,
+}
+
+impl Stop {
+    fn new() -> Result<Self> {
+        let asked = Arc::new(AtomicBool::new(false));
+        let set = Arc::clone(&asked);
+        // A thread of its own: the loop may hang in a write to a reader that stalls.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = Signals::new()?;
+        let listen = async move {
+            let mut signals = Signals::new().ok()?;
+            signals.called().await;
+            set.store(true, Ordering::Relaxed);
+            let first = Instant::now();
+            loop {
+                let kind = signals.called().await;
+                if first.elapsed() > SAME_WISH {
+                    std::process::exit(128 + kind.as_raw_value());
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || -> Option<()> { runtime.block_on(listen) })
+            .context("cannot listen for signals")?;
+        Ok(Self { signals, asked })
     }
 }
 
@@ -109,15 +145,19 @@ struct Run {
     started: Instant,
     shown: u64,
     causes: HashMap<&'static str, u64>,
-    /// Calls of `tcp_reset` that were no RSTs, by hook.
-    false_resets: BTreeMap<u8, u64>,
+    /// Nanoseconds of the monotonic clock between which every hook was attached.
+    since: u64,
+    until: u64,
+    /// Records that are not shown, by hook: calls of `tcp_reset` that were no RSTs, what came while hooks were missing, and
+    /// what came after the last event that `-c` asked for.
+    unshown: BTreeMap<u8, u64>,
     malformed: u64,
     lost: BTreeMap<u8, u64>,
     refusals: HashMap<u32, TimeWaitInfo>,
 }
 
 impl Run {
-    fn start(options: &TraceOptions, host: &Host, sink: &mut dyn Sink) -> Result<Self> {
+    fn start(options: &TraceOptions, host: &Host, sink: &mut dyn Sink, stop: &Stop) -> Result<Self> {
         let facts = preflight::Facts::read(host, options.btf.is_some());
         let findings = preflight::judge(&facts);
         if let Some(fatal) = findings.iter().find(|finding| finding.fatal && !finding.ok) {
@@ -134,6 +174,7 @@ impl Run {
                 Attach::Kprobe => Some(Rung::Kprobe),
                 Attach::Tracepoint => Some(Rung::Tracepoint),
             },
+            stop: Arc::clone(&stop.asked),
         };
         let mut live = Live::start(&shape, &settings)?;
         let books = Books::open(host);
@@ -154,7 +195,7 @@ impl Run {
         if let Err(error) = shown.map_err(anyhow::Error::from)
             && !is_closed_pipe(&error)
         {
-            return Err(error.context("cannot write to standard output"));
+            return Err(error.context(crate::CANNOT_WRITE));
         }
         Ok(Self {
             live,
@@ -165,7 +206,9 @@ impl Run {
             started: Instant::now(),
             shown: 0,
             causes: HashMap::new(),
-            false_resets: BTreeMap::new(),
+            since: now.mono_ns,
+            until: u64::MAX,
+            unshown: BTreeMap::new(),
             malformed: 0,
             lost: BTreeMap::new(),
             refusals: HashMap::new(),
@@ -196,18 +239,16 @@ impl Run {
             let wait = if drained == BATCH { Duration::ZERO } else { wait };
             tokio::select! {
                 biased;
-                () = stop.called() => break,
+                _ = stop.signals.called() => break,
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        stop.insist();
         self.close(options, sink)
     }
 
     fn drain(&mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<usize> {
-        let Self {
-            live, shape, symbols, processes, causes, false_resets, malformed, refusals, shown, ..
-        } = self;
+        let attached = self.since..=self.until;
+        let Self { live, shape, symbols, processes, causes, unshown, malformed, refusals, shown, .. } = self;
         let clock = Clock::read();
         let meaning = Meaning {
             names: &shape.reasons,
@@ -224,10 +265,18 @@ impl Run {
                 return;
             }
             let event = match decode(bytes) {
+                Ok(Raw::Event(record)) if !attached.contains(&record.mono_ns) => {
+                    *unshown.entry(record.hook).or_default() += 1;
+                    return;
+                }
+                Ok(Raw::State(record)) if !attached.contains(&record.mono_ns) => {
+                    *unshown.entry(record.hook).or_default() += 1;
+                    return;
+                }
                 Ok(Raw::Event(record)) => match diagnose::interpret(&record, &meaning) {
                     Some(event) => event,
                     None => {
-                        *false_resets.entry(record.hook).or_default() += 1;
+                        *unshown.entry(record.hook).or_default() += 1;
                         return;
                     }
                 },
@@ -267,19 +316,32 @@ impl Run {
         Ok(())
     }
 
-    /// What is left in the ring, then the books.
+    /// Everything in the ring: shown as far as `-c` allows, counted in any case.
+    fn empty(&mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<()> {
+        while self.drain(options, sink)? != 0 {}
+        let Self { live, unshown, malformed, .. } = self;
+        live.drain(usize::MAX, |bytes| match decode(bytes) {
+            Ok(Raw::Event(record)) => *unshown.entry(record.hook).or_default() += 1,
+            Ok(Raw::State(record)) => *unshown.entry(record.hook).or_default() += 1,
+            Err(_) => *malformed += 1,
+        });
+        Ok(())
+    }
+
+    /// Takes everything off the kernel, so that nothing moves any more; then what is left in the ring, then the books.
     fn close(mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<Exit> {
         let watched = self.started.elapsed();
-        // Bounded: on a host in a storm the ring never runs empty.
-        for _ in 0..64 {
-            if options.count.is_some_and(|count| self.shown >= count) || self.drain(options, sink)? < BATCH {
-                break;
-            }
-        }
-        self.report_losses(sink)?;
+        self.until = Clock::read().mono_ns;
         let explained = self.live.netns_counters();
-        let counters = self.live.counters()?;
+        let reconciled = self.books.reconcile(&explained);
         let missed: BTreeMap<u8, u64> = self.live.missed().into_iter().collect();
+        self.live.detach();
+        self.empty(options, sink)?;
+        // A program may still run on another CPU for some microseconds after it was taken off.
+        std::thread::sleep(SETTLE);
+        self.empty(options, sink)?;
+        self.report_losses(sink)?;
+        let counters = self.live.counters()?;
         let lost = counters.iter().map(|(_, row)| row.lost).sum::<u64>()
             + missed.values().sum::<u64>()
             + self.malformed;
@@ -298,10 +360,10 @@ impl Run {
                 .into_iter()
                 .filter(|(id, row)| row.seen != 0 || missed.contains_key(id))
                 .map(|(id, mut row)| {
-                    // What user space recognised as no RST was handed over all the same.
-                    let false_resets = self.false_resets.get(&id).copied().unwrap_or(0);
-                    row.delivered = row.delivered.saturating_sub(false_resets);
-                    row.filtered += false_resets;
+                    // It was handed over all the same.
+                    let unshown = self.unshown.get(&id).copied().unwrap_or(0);
+                    row.delivered = row.delivered.saturating_sub(unshown);
+                    row.filtered += unshown;
                     HookBooks {
                         name: hook::name(id).unwrap_or("unnamed").to_owned(),
                         counters: row,
@@ -309,9 +371,7 @@ impl Run {
                     }
                 })
                 .collect(),
-            netns: self
-                .books
-                .reconcile(&explained)
+            netns: reconciled
                 .into_iter()
                 .filter(|row| row.explained != 0 || row.kernel.is_some_and(|count| count != 0))
                 .map(|row| Reconciliation {

@@ -4,4 +4,4 @@ mod attach;
 mod live;
 mod object;
 
-pub use live::{Live, Settings};
+pub use live::{Live, Settings, Stopped};

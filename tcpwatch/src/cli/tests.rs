@@ -135,3 +135,13 @@ fn bad_lines_say_what_is_wrong_and_what_to_do() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
+
+#[test]
+fn a_hint_is_the_last_line_though_causes_follow_it() {
+    let error =
+        anyhow::Error::from(std::io::Error::other("no space")).context("cannot write\nhint: make room");
+    assert_eq!(explain(&error), "cannot write: no space\nhint: make room");
+    let error = error.context("cannot go on\nhint: ask somebody");
+    assert_eq!(explain(&error), "cannot go on: cannot write: no space\nhint: ask somebody");
+    assert_eq!(explain(&anyhow::anyhow!("plain")), "plain");
+}

@@ -56,7 +56,12 @@ impl Shape {
                 path.display()
             )
         })?;
-        Self::parse(data).with_context(|| format!("the kernel types in `{}` cannot be used", path.display()))
+        Self::parse(data).with_context(|| {
+            format!(
+                "the kernel types in `{}` cannot be used\nhint: give the BTF of exactly this kernel with --btf FILE, as pahole or the BTF hub make it",
+                path.display()
+            )
+        })
     }
 
     pub fn parse(data: Vec<u8>) -> Result<Self> {

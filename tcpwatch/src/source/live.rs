@@ -8,8 +8,12 @@ use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, Way, When};
 use crate::kernel::shape::Shape;
 use anyhow::{Context, Result, bail};
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::programs::Program;
 use aya::{Btf, Ebpf, EbpfLoader};
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tcpwatch_common::config::Config;
 use tcpwatch_common::counters::{HookCounters, NetnsCounters};
 use tcpwatch_common::filter::Filter;
@@ -31,11 +35,25 @@ pub struct Settings {
     pub buffer: u32,
     /// The only rung to use for functions, for tests and odd hosts; `None`: whatever is granted.
     pub only: Option<Rung>,
+    /// Set from outside when the run is to end before it has begun.
+    pub stop: Arc<AtomicBool>,
 }
+
+/// The run was ended while it began.
+#[derive(Debug)]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("ended by a signal before every hook was attached")
+    }
+}
+
+impl std::error::Error for Stopped {}
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { deliver: 0, filter: Filter::NONE, buffer: 4 << 20, only: None }
+        Self { deliver: 0, filter: Filter::NONE, buffer: 4 << 20, only: None, stop: Arc::default() }
     }
 }
 
@@ -94,6 +112,10 @@ impl Live {
             waiting: Vec::new(),
         };
         for hook in HOOKS.iter().filter(|hook| plan.wants(hook)) {
+            // Each takes some milliseconds, because the kernel waits for all CPUs.
+            if settings.stop.load(Ordering::Relaxed) {
+                bail!(Stopped);
+            }
             live.attach_hook(hook, &plan, &refused);
         }
         if !live.is_attached(hook::TCP_SEND_RESET) && !live.is_attached(hook::INET_SOCK_SET_STATE) {
@@ -206,6 +228,21 @@ impl Live {
             }
         }
         Ok(())
+    }
+
+    /// Takes every program off. Records and counters stay, and do not change any more.
+    pub fn detach(&mut self) {
+        self.waiting.clear();
+        for (_, program) in self.ebpf.programs_mut() {
+            // What was never loaded has nothing to be taken off.
+            let _ = match program {
+                Program::RawTracePoint(program) => program.unload(),
+                Program::FEntry(program) => program.unload(),
+                Program::FExit(program) => program.unload(),
+                Program::KProbe(program) => program.unload(),
+                _ => Ok(()),
+            };
+        }
     }
 
     /// Hands out the records that are there, at most `limit`; gives how many they were.

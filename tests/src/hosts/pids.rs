@@ -51,6 +51,8 @@ fn watch(
     let within = ground.reset_by(&inside, listener, PORT, false)?;
     let without = ground.reset(listener, PORT)?;
     running.wait_events(4)?;
+    // Process 1 of a namespace does not end before all others in it were waited for.
+    inside.kill()?;
     let ended = running.stop()?;
     ended.exits(0)?;
     let books = ended.events()?;
