@@ -60,7 +60,6 @@ impl Default for Settings {
 /// Programs in the kernel, attached. Dropping it takes them off; so does the kernel if the process is killed.
 pub struct Live {
     ebpf: Ebpf,
-    types: Option<Btf>,
     events: RingBuf<MapData>,
     counters: PerCpuArray<MapData, HookCounters>,
     netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
@@ -105,7 +104,6 @@ impl Live {
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
             netns: PerCpuHashMap::try_from(take(&mut ebpf, "NETNS_COUNTERS")?)?,
             ebpf,
-            types,
             granted,
             status: Vec::new(),
             attached: Vec::new(),
@@ -116,7 +114,7 @@ impl Live {
             if settings.stop.load(Ordering::Relaxed) {
                 bail!(Stopped);
             }
-            live.attach_hook(hook, &plan, &refused);
+            live.attach_hook(hook, &plan, types.as_ref(), &refused);
         }
         if !live.is_attached(hook::TCP_SEND_RESET) && !live.is_attached(hook::INET_SOCK_SET_STATE) {
             let why = live.status.iter().flat_map(|status| &status.tried).map(|(_, why)| why.as_str()).next();
@@ -128,11 +126,17 @@ impl Live {
         Ok(live)
     }
 
-    fn attach_hook(&mut self, hook: &'static Hook, plan: &Plan<'_>, refused: &[(Rung, String)]) {
+    fn attach_hook(
+        &mut self,
+        hook: &'static Hook,
+        plan: &Plan<'_>,
+        types: Option<&Btf>,
+        refused: &[(Rung, String)],
+    ) {
         let mut tried = Vec::new();
         let mut attached = None;
         for way in plan.ways(hook) {
-            match attach(&mut self.ebpf, way, hook.name(), self.types.as_ref()) {
+            match attach(&mut self.ebpf, way, hook.name(), types) {
                 Ok(()) => {
                     attached = Some(way.rung.name().to_owned());
                     self.attached.push((hook.id, way));
