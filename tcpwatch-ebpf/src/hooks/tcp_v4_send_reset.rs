@@ -15,13 +15,19 @@ entry!(handle, tcp_v4_send_reset_fentry, tcp_v4_send_reset_kprobe);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
+    answers(context, hook::TCP_V4_SEND_RESET)
+}
+
+/// The function is about to answer the segment, unless its own first questions say no: never an RST with an RST, and without a
+/// socket only for this host's addresses.
+#[inline(always)]
+pub fn answers(context: &impl Hooked, hook: u8) -> Option<()> {
     let sock = Sock(context.arg(0));
     let skb = Skb(context.arg(1));
     let segment = skb.segment()?;
-    // The function's own first questions: never answer an RST, and without a socket only for this host's addresses.
     if segment.packet.flags & RST != 0 || (!sock.exists() && !skb.is_for_this_host()) {
         return None;
     }
-    passive(context, hook::TCP_V4_SEND_RESET, sock, skb, &segment, None);
+    passive(context, hook, sock, skb, &segment, None);
     Some(())
 }

@@ -6,22 +6,12 @@
 
 use super::entry;
 use crate::context::Hooked;
-use crate::hooks::tcp_send_reset::passive;
-use crate::kernel::skb::{RST, Skb};
-use crate::kernel::sock::Sock;
+use crate::hooks::tcp_v4_send_reset::answers;
 use tcpwatch_common::hook;
 
 entry!(handle, tcp_v6_send_reset_fentry, tcp_v6_send_reset_kprobe);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    let sock = Sock(context.arg(0));
-    let skb = Skb(context.arg(1));
-    let segment = skb.segment()?;
-    // The function's own first questions: never answer an RST, and without a socket only for this host's addresses.
-    if segment.packet.flags & RST != 0 || (!sock.exists() && !skb.is_for_this_host()) {
-        return None;
-    }
-    passive(context, hook::TCP_V6_SEND_RESET, sock, skb, &segment, None);
-    Some(())
+    answers(context, hook::TCP_V6_SEND_RESET)
 }

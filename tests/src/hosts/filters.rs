@@ -44,7 +44,7 @@ fn judge(
     }
     ensure!(books.events.len() == shown, "{} events and not {shown}", books.events.len());
     let filtered = books.sum("filtered");
-    ensure!(filtered >= hidden, "{filtered} were counted as filtered and not {hidden}");
+    ensure!(filtered >= hidden, "{filtered} were counted as filtered and not {hidden}: {}", books.summary);
     Ok(())
 }
 
