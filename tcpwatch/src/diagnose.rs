@@ -73,7 +73,9 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
     event.stack = ctx.want_stack.then(|| stack(&site));
     event.history =
         state::connection(raw).map(|memory| state::history(memory, raw.mono_ns)).unwrap_or_default();
-    event.listen = verdict.map(|verdict| verdict.info).or_else(|| listener(raw));
+    // A segment that merely met a listener was not turned away by its queues.
+    let overflow = event.cause.as_ref().is_some_and(|cause| cause.id == "accept-queue-overflow");
+    event.listen = verdict.map(|verdict| verdict.info).or_else(|| overflow.then(|| listener(raw)).flatten());
     event.timewait = timewait(raw);
     event.packet = packet(raw);
     event.mptcp = raw.flags & flag::MPTCP != 0;
