@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -82,6 +82,8 @@ struct Lab {
     scratch: Scratch,
     /// Name and way of what attaches on this host when nothing is wrong.
     attached: Vec<(String, String)>,
+    /// How long attaching everything and taking it off again takes here; seconds under emulation.
+    slowness: Duration,
 }
 
 impl Lab {
@@ -91,8 +93,11 @@ impl Lab {
             global: options.global,
             scratch: Scratch::new()?,
             attached: Vec::new(),
+            slowness: Duration::ZERO,
         };
+        let began = Instant::now();
         let healthy = lab.doctor(&[])?;
+        lab.slowness = began.elapsed();
         lab.attached = attached(&healthy);
         Ok(lab)
     }

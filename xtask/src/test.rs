@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Run this step alone
     #[arg(long, value_name = "STEP")]
     only: Option<Step>,
-    /// Run these scenarios alone, on this machine and in the guests
+    /// Run these scenarios alone, on this machine and in the guests; with `--only hosts` these cases
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     scenario: Vec<String>,
     /// How many guests run at once
@@ -56,6 +56,8 @@ enum Step {
     Live,
     /// Scenarios on the kernels of the matrix
     Vm,
+    /// Bad input and bad hosts, on this machine and on the kernels of the matrix
+    Hosts,
 }
 
 /// How tcpwatch is told to attach: by itself, and on every lower rung of its ladder, so that hosts which grant less are proven
@@ -79,6 +81,10 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
         let name = format!("{step:?}").to_lowercase();
         if *step == Step::Vm && args.quick {
             summary.push(format!("{name:<8} not run: --quick"));
+            continue;
+        }
+        if *step == Step::Hosts && !args.scenario.is_empty() && args.only.is_none() {
+            summary.push(format!("{name:<8} not run: --scenario names scenarios"));
             continue;
         }
         println!("\n=== {name} ===");
@@ -126,6 +132,7 @@ impl Run<'_> {
             Step::Dist => self.dist().map(|_| Tally::one(true)),
             Step::Live => self.live(),
             Step::Vm => self.matrix(),
+            Step::Hosts => self.hosts(),
         }
     }
 
@@ -148,13 +155,18 @@ impl Run<'_> {
             .args(["--family", "both", "--tcpwatch"])
             .arg(&dist.tcpwatch)
             .args(extra);
+        let rung = if extra.is_empty() { "" } else { "tracep." };
+        self.on_this_machine(&mut command, rung)
+    }
+
+    /// A suite on the kernel of this machine, as a column of its own.
+    fn on_this_machine(&mut self, command: &mut Command, rung: &'static str) -> Result<Tally> {
         let started = Instant::now();
         // With a mark before each line, or the closing line of this part would look like that of the whole.
-        let (output, _) = cmd::tee(&mut command, "  host | ")?;
+        let (output, _) = cmd::tee(command, "  host | ")?;
         let release = cmd::output(Command::new("uname").arg("-r"))?.trim().to_owned();
         println!("  host | # {release}");
         let lines = report::scenarios(&output).map_err(|error| format!("{error:#}"));
-        let rung = if extra.is_empty() { "" } else { "tracep." };
         let column =
             Column { kernel: "host".into(), release, rung, lines, seconds: started.elapsed().as_secs_f64() };
         let tally = column.tally();
@@ -162,8 +174,37 @@ impl Run<'_> {
         Ok(tally)
     }
 
+    /// Bad input and bad hosts. Guests are thrown away, so there the kernel may be locked down too.
+    fn hosts(&mut self) -> Result<Tally> {
+        let names = self.args.scenario.clone();
+        let dist = self.dist()?;
+        let mut command = as_root(&dist.scenario)?;
+        command.arg("hosts").args(&names).arg("--tcpwatch").arg(&dist.tcpwatch);
+        let mut sum = self.on_this_machine(&mut command, "hosts")?;
+        if self.args.quick {
+            println!("  (not in the guests: --quick)");
+        } else {
+            let names = names.join(" ");
+            let line =
+                format!("tcpwatch-scenario hosts {names} --global --lockdown --tcpwatch /bin/tcpwatch");
+            sum += self.in_guests(&[("hosts", line)])?;
+        }
+        Ok(sum)
+    }
+
     fn matrix(&mut self) -> Result<Tally> {
         let names = self.args.scenario.join(" ");
+        // A guest is thrown away, so the limits of the whole machine may be tried too.
+        let line = |args: &[&str]| {
+            let extra = args.iter().map(|arg| cmd::quote(arg)).collect::<Vec<_>>().join(" ");
+            format!("tcpwatch-scenario run {names} --global --family both --tcpwatch /bin/tcpwatch {extra}")
+        };
+        let suites: Vec<_> = RUNGS.iter().map(|(rung, args)| (*rung, line(args))).collect();
+        self.in_guests(&suites)
+    }
+
+    /// Each suite on each kernel of the matrix: its name in the table, and the line for the guest's shell.
+    fn in_guests(&mut self, suites: &[(&'static str, String)]) -> Result<Tally> {
         let jobs = self.args.jobs;
         let mut sum = Tally::default();
         let mut work = Vec::new();
@@ -187,10 +228,10 @@ impl Run<'_> {
         let dist = self.dist()?;
         // All kernels in the ordinary way first: what fails there is worth knowing soonest.
         let rows: Vec<_> =
-            RUNGS.iter().flat_map(|rung| work.iter().map(move |kernel| (kernel, rung))).collect();
+            suites.iter().flat_map(|suite| work.iter().map(move |kernel| (kernel, suite))).collect();
         let done = Mutex::new(Vec::new());
-        vm::each(&rows, jobs, |(kernel, (rung, args))| {
-            let column = in_guest(kernel, rung, args, &names, dist);
+        vm::each(&rows, jobs, |(kernel, (rung, line))| {
+            let column = in_guest(kernel, rung, line, dist);
             println!(
                 "{:>14} | # {}: {} in {:.0} s",
                 column.title(),
@@ -262,19 +303,15 @@ fn as_root(program: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// All scenarios on one kernel, with one way to attach.
-fn in_guest(kernel: &Kernel, rung: &'static str, args: &[&str], names: &str, dist: &Dist) -> Column {
+/// One suite on one kernel.
+fn in_guest(kernel: &Kernel, rung: &'static str, line: &str, dist: &Dist) -> Column {
     let title = if rung.is_empty() { kernel.name.clone() } else { format!("{} {rung}", kernel.name) };
-    let extra = args.iter().map(|arg| cmd::quote(arg)).collect::<Vec<_>>().join(" ");
-    // A guest is thrown away, so the limits of the whole machine may be tried too.
-    let line =
-        format!("tcpwatch-scenario run {names} --global --family both --tcpwatch /bin/tcpwatch {extra}");
     let guest = Guest::new(kernel)
         .file(&dist.tcpwatch, "/bin/tcpwatch")
         .file(&dist.scenario, "/bin/tcpwatch-scenario")
         .each_line(|line| println!("{title:>14} | {line}"));
     let started = Instant::now();
-    let (release, lines) = match guest.run(&line, GUEST_TIMEOUT) {
+    let (release, lines) = match guest.run(line, GUEST_TIMEOUT) {
         Ok(output) => {
             let lines = report::scenarios(&output.stdout)
                 .with_context(|| format!("exit status {} after {:.0} s", output.status, output.seconds));

@@ -77,6 +77,8 @@ pub struct Facts {
     pub kptr_restrict: Option<u32>,
     pub kprobes: bool,
     pub tracefs: bool,
+    /// `kernel.perf_event_paranoid`.
+    pub perf_event_paranoid: Option<i32>,
     /// `kernel.ftrace_enabled`; `None` where the kernel has no such switch.
     pub ftrace: Option<bool>,
     /// Soft limit of locked memory in bytes, `None` without limit.
@@ -101,6 +103,8 @@ impl Facts {
             kptr_restrict: text("proc/sys/kernel/kptr_restrict").and_then(|text| text.trim().parse().ok()),
             kprobes: exists("sys/bus/event_source/devices/kprobe"),
             tracefs: ["sys/kernel/tracing/events", "sys/kernel/debug/tracing/events"].into_iter().any(exists),
+            perf_event_paranoid: text("proc/sys/kernel/perf_event_paranoid")
+                .and_then(|text| text.trim().parse().ok()),
             ftrace: text("proc/sys/kernel/ftrace_enabled").map(|text| text.trim() != "0"),
             memlock: rustix::process::getrlimit(rustix::process::Resource::Memlock).current,
         }
@@ -240,13 +244,17 @@ fn kernel(facts: &Facts) -> Finding {
 
 fn lockdown_finding(facts: &Facts) -> Finding {
     match facts.lockdown {
+        // Every program reads the kernel's memory, so not one of them loads.
+        Lockdown::Confidentiality => Finding {
+            fatal: true,
+            ..lacking(
+                "kernel lockdown is in confidentiality mode",
+                "programs may not read the kernel's memory: nothing can be seen",
+                "boot with lockdown=integrity, or without",
+            )
+        },
         Lockdown::None => good("no kernel lockdown"),
         Lockdown::Integrity => good("kernel lockdown allows tracing (integrity)"),
-        Lockdown::Confidentiality => lacking(
-            "kernel lockdown is in confidentiality mode",
-            "programs may not read the kernel's memory: most hooks will not load",
-            "boot with lockdown=integrity, or without",
-        ),
     }
 }
 
@@ -273,6 +281,17 @@ fn attach(facts: &Facts) -> Finding {
             "function tracing is switched off (kernel.ftrace_enabled=0)",
             "neither fentry nor kprobes fire: only tracepoints are left",
             "sysctl kernel.ftrace_enabled=1",
+        );
+    }
+    // A patch of Debian and Ubuntu: from level 3 on CAP_PERFMON does not open the door that kprobes come through.
+    if let Some(level @ 3..) = facts.perf_event_paranoid
+        && facts.kprobes
+        && !facts.has(cap::SYS_ADMIN)
+    {
+        return lacking(
+            format!("kernel.perf_event_paranoid is {level}, and CAP_SYS_ADMIN is missing"),
+            "the kernel may refuse kprobes: what fentry cannot be attached to is not seen",
+            "sysctl kernel.perf_event_paranoid=2, or run as root",
         );
     }
     match (facts.kprobes, facts.tracefs) {

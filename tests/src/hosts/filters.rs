@@ -124,7 +124,8 @@ fn by_netns(lab: &Lab) -> Result<()> {
     for name in names {
         judge(
             lab,
-            &["--netns", &name],
+            // Attached in a moment, and three times.
+            &["--netns", &name, "--attach", "tracepoint"],
             (2 * TIMES, 2 * TIMES as u64),
             || mixed(|| ground.reset(one, WANTED), || other.reset(two, WANTED)),
             |event| event["netns"].as_u64() == Some(ground.netns.inode()),

@@ -23,6 +23,8 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const PORT: u16 = 8080;
+/// Attached in a moment: it is not the hooks that matter here.
+const FEW: &[&str] = &["--attach", "tracepoint"];
 
 /// It ends by itself and quietly once it has something to write; nobody is told how many events that takes.
 fn ends_quietly(running: Running, ground: &Ground, listener: i32) -> Result<()> {
@@ -42,7 +44,7 @@ fn pipe_closed_at_once(lab: &Lab) -> Result<()> {
         let listener = ground.listen(PORT)?;
         let (read, write) = sys::pipe()?;
         let inode = ground.inode();
-        let args = [args, &["--netns", &inode]].concat();
+        let args = [args, FEW, &["--netns", &inode]].concat();
         let running = lab.tool(&args).stdout(write).spawn()?;
         drop(read);
         ends_quietly(running, &ground, listener).with_context(|| format!("arguments {args:?}"))?;
@@ -63,7 +65,7 @@ fn pipe_closed_later(lab: &Lab) -> Result<()> {
         let ground = Ground::new()?;
         let listener = ground.listen(PORT)?;
         let inode = ground.inode();
-        let args = [args, &["--netns", &inode]].concat();
+        let args = [args, FEW, &["--netns", &inode]].concat();
         let mut running = lab.tool(&args).read_by_test().spawn()?;
         let mut reader = BufReader::new(running.take_stdout()?);
         let mut line = String::new();
@@ -77,7 +79,8 @@ fn pipe_closed_later(lab: &Lab) -> Result<()> {
 
 fn disk_full(lab: &Lab) -> Result<()> {
     let full = || OpenOptions::new().write(true).open("/dev/full");
-    for args in [&["--json"][..], &[], &["doctor"], &["doctor", "--json"], &["--help"]] {
+    let json = [&["--json"], FEW].concat();
+    for args in [&json[..], FEW, &["doctor"], &["--help"]] {
         let ended = lab.tool(args).stdout(full()?).spawn()?.wait(END)?;
         ended.exits(1).with_context(|| format!("arguments {args:?}"))?;
         ended
@@ -101,7 +104,8 @@ fn for_a_time(lab: &Lab) -> Result<()> {
 fn count(lab: &Lab) -> Result<()> {
     let ground = Ground::new()?;
     let listener = ground.listen(PORT)?;
-    let running = lab.tool(&["--json", "-c", "3", "--netns", &ground.inode()]).spawn()?.started()?;
+    let running =
+        lab.tool(&[&["--json", "-c", "3", "--netns", &ground.inode()], FEW].concat()).spawn()?.started()?;
     for _ in 0..20 {
         ground.reset(listener, PORT)?;
     }
@@ -151,13 +155,15 @@ fn strict_losses(lab: &Lab) -> Result<()> {
     ended.exits(3)?;
     // Without the flag it is told all the same, but is no failure.
     let args = ["--json", "--strict", "--for", "100ms", "--netns", &ground.inode()];
-    lab.tool(&args).run()?.exits(0).context("nothing lost")
+    lab.tool(&[&args, FEW].concat()).run()?.exits(0).context("nothing lost")
 }
 
 /// A reader that takes nothing: the first Ctrl-C waits for it, the second does not.
 fn reader_stalls(lab: &Lab) -> Result<()> {
     let ground = Ground::new()?;
-    let mut running = lab.tool(&["--json", "--netns", &ground.inode()]).read_by_test().spawn()?;
+    let inode = ground.inode();
+    let args = [&["--json", "--netns", &inode], FEW].concat();
+    let mut running = lab.tool(&args).read_by_test().spawn()?;
     let out = running.take_stdout()?;
     let mut reader = BufReader::with_capacity(1, out);
     let mut line = String::new();

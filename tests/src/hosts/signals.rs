@@ -73,7 +73,9 @@ fn signal_under_load(lab: &Lab) -> Result<()> {
         let books = ended.events().with_context(|| format!("signal {signal}"))?;
         ensure!(books.of("rst_sent").count() > 10, "{} events in a storm", books.events.len());
         ensure!(churned > 10, "only {churned} connections");
-        ensure!(ended.took < PATIENCE, "it took {:.1} s to end", ended.took.as_secs_f64());
+        // Taking everything off takes as long as attaching it, and the load is still there.
+        let patience = PATIENCE.max(2 * lab.slowness);
+        ensure!(ended.took < patience, "it took {:.1} s to end", ended.took.as_secs_f64());
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ fn root() -> Facts {
         kptr_restrict: Some(0),
         kprobes: true,
         tracefs: true,
+        perf_event_paranoid: Some(2),
         ftrace: Some(true),
         memlock: Some(8 << 20),
     }
@@ -54,7 +55,7 @@ fn each_lack_has_its_sentence_its_weight_and_its_hint() {
         (
             Facts { lockdown: Lockdown::Confidentiality, ..root() },
             "confidentiality",
-            false,
+            true,
             "lockdown=integrity",
         ),
         (Facts { kptr_restrict: Some(2), ..hidden.clone() }, "symbols are hidden", false, "kptr_restrict=1"),
@@ -71,6 +72,12 @@ fn each_lack_has_its_sentence_its_weight_and_its_hint() {
             "tracefs is not mounted",
             false,
             "mount -t tracefs",
+        ),
+        (
+            Facts { capabilities: but(&[]), perf_event_paranoid: Some(3), ..root() },
+            "perf_event_paranoid is 3",
+            false,
+            "perf_event_paranoid=2",
         ),
         (Facts { ftrace: Some(false), ..root() }, "ftrace_enabled=0", false, "ftrace_enabled=1"),
         (Facts { capabilities: but(&[cap::SYS_PTRACE]), ..root() }, "CAP_SYS_PTRACE", false, "setcap"),
@@ -89,6 +96,8 @@ fn each_lack_has_its_sentence_its_weight_and_its_hint() {
 
 #[test]
 fn the_five_capabilities_are_enough() {
+    let paranoid = Facts { perf_event_paranoid: Some(4), ..root() };
+    assert!(judge(&paranoid).iter().all(|finding| finding.ok), "root may whatever the level is");
     let few = bits(&[cap::BPF, cap::PERFMON, cap::SYSLOG, cap::SYS_PTRACE, cap::DAC_READ_SEARCH]);
     assert!(judge(&Facts { capabilities: few, ..root() }).iter().all(|finding| finding.ok));
 }
