@@ -8,6 +8,7 @@
 //! - [`source`]: the live kernel, handing out records.
 //! - [`decode`]: bytes to records.
 //! - [`diagnose`]: records to events, pure.
+//! - [`recording`]: raw records in a file, for tests.
 //! - [`sink`]: events to text or JSON.
 //! - [`pipeline`]: the loop that joins them; [`cli`]: what was typed.
 
@@ -19,6 +20,7 @@ pub mod source;
 
 pub mod decode;
 pub mod diagnose;
+pub mod recording;
 pub mod sink;
 
 pub mod cli;

@@ -16,6 +16,7 @@ use crate::host::{Host, seed};
 use crate::kernel::hooks::Rung;
 use crate::kernel::shape::Shape;
 use crate::kernel::symbols::Symbols;
+use crate::recording::Recorder;
 use crate::sink::Sink;
 use crate::sink::json::JsonSink;
 use crate::sink::text::{TextOptions, TextSink};
@@ -153,6 +154,7 @@ struct Run {
     unshown: BTreeMap<u8, u64>,
     malformed: u64,
     lost: BTreeMap<u8, u64>,
+    recorder: Option<Recorder>,
     refusals: HashMap<u32, TimeWaitInfo>,
 }
 
@@ -211,6 +213,7 @@ impl Run {
             unshown: BTreeMap::new(),
             malformed: 0,
             lost: BTreeMap::new(),
+            recorder: Recorder::from_environment()?,
             refusals: HashMap::new(),
         })
     }
@@ -248,7 +251,19 @@ impl Run {
 
     fn drain(&mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<usize> {
         let attached = self.since..=self.until;
-        let Self { live, shape, symbols, processes, causes, unshown, malformed, refusals, shown, .. } = self;
+        let Self {
+            live,
+            shape,
+            symbols,
+            processes,
+            causes,
+            unshown,
+            malformed,
+            refusals,
+            shown,
+            recorder,
+            ..
+        } = self;
         let clock = Clock::read();
         let meaning = Meaning {
             names: &shape.reasons,
@@ -260,9 +275,15 @@ impl Run {
             .count
             .map_or(BATCH, |count| BATCH.min(usize::try_from(count.saturating_sub(*shown)).unwrap_or(BATCH)));
         let mut written = Ok(());
+        let mut recorded = Ok(());
         let drained = live.drain(limit, |bytes| {
             if written.is_err() {
                 return;
+            }
+            if let Some(recorder) = recorder
+                && let Err(error) = recorder.take(bytes, symbols)
+            {
+                recorded = Err(error);
             }
             let event = match decode(bytes) {
                 Ok(Raw::Event(record)) if !attached.contains(&record.mono_ns) => {
@@ -294,6 +315,7 @@ impl Run {
             written = sink.event(&event);
         });
         written?;
+        recorded?;
         Ok(drained)
     }
 
@@ -383,6 +405,9 @@ impl Run {
                 .collect(),
             causes,
         };
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish()?;
+        }
         sink.summary(&summary)?;
         sink.flush()?;
         if self.malformed != 0 {

@@ -1,0 +1,66 @@
+//! Records that real kernels sent, decoded and interpreted on any machine: each line of JSON must stay as it is.
+//!
+//! A recording is made with `TCPWATCH_RECORD=FILE` while a few scenarios play in a virtual machine; the kernel's types come from
+//! `tests/kernels`. `UPDATE_GOLDEN=1` rewrites the expected lines.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use tcpwatch::decode::{Raw, decode};
+use tcpwatch::diagnose::{Context, interpret, interpret_state};
+use tcpwatch::kernel::shape::Shape;
+use tcpwatch::kernel::symbols::Symbols;
+use tcpwatch::recording;
+use tcpwatch::sink::Sink;
+use tcpwatch::sink::json::JsonSink;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
+}
+
+/// The lines that a recording gives.
+fn replay(release: &str) -> String {
+    let types = folder("kernels").join(release).join("btf");
+    let shape = Shape::parse(fs::read(&types).unwrap_or_else(|error| panic!("{}: {error}", types.display())))
+        .unwrap();
+    let path = folder("recordings").join(release);
+    let text = fs::read(path.join("records.symbols")).unwrap();
+    let symbols = Symbols::parse(&text[..]).unwrap();
+    let context = Context { names: &shape.reasons, symbols: &symbols, wall_offset_ns: 0, want_stack: true };
+    let mut lines = Vec::new();
+    let mut sink = JsonSink::new(&mut lines);
+    for bytes in recording::read(&path.join("records")).unwrap() {
+        match decode(&bytes).unwrap() {
+            Raw::Event(record) => {
+                if let Some(event) = interpret(&record, &context) {
+                    sink.event(&event).unwrap();
+                }
+            }
+            Raw::State(record) => sink.event(&interpret_state(&record, &context)).unwrap(),
+        }
+    }
+    sink.flush().unwrap();
+    drop(sink);
+    String::from_utf8(lines).unwrap()
+}
+
+#[test]
+fn recorded_kernels_say_what_they_said() {
+    let mut replayed = 0;
+    for entry in fs::read_dir(folder("recordings")).unwrap() {
+        let entry = entry.unwrap();
+        let release = entry.file_name().into_string().unwrap();
+        let lines = replay(&release);
+        assert!(lines.contains("\"event\":\"rst_sent\""), "{release} has no RST");
+        let expected = entry.path().join("expected.jsonl");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&expected, &lines).unwrap();
+        }
+        let known = fs::read_to_string(&expected).unwrap();
+        for (i, (new, old)) in lines.lines().zip(known.lines()).enumerate() {
+            assert_eq!(new, old, "{release}, line {}", i + 1);
+        }
+        assert_eq!(lines.lines().count(), known.lines().count(), "{release}");
+        replayed += 1;
+    }
+    assert!(replayed >= 2, "only {replayed} recordings are there");
+}
