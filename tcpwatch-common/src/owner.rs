@@ -119,7 +119,9 @@ pub struct Memory {
     pub end: u8,
     /// The state it was in when it ended.
     pub end_state: u8,
-    pub pad: [u8; 2],
+    /// 1: the FIN was sent with both directions shut, as `close()` does; `shutdown(SHUT_WR)` leaves the other one open.
+    pub fin_by_close: u8,
+    pub pad: u8,
     /// When it ended, 0 while it lives.
     pub end_ns: u64,
 }
@@ -142,7 +144,8 @@ impl Memory {
         step_count: 0,
         end: 0,
         end_state: 0,
-        pad: [0; 2],
+        fin_by_close: 0,
+        pad: 0,
         end_ns: 0,
     };
 

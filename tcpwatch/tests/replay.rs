@@ -3,6 +3,8 @@
 //! A recording is made with `TCPWATCH_RECORD=FILE` while a few scenarios play in a virtual machine; the kernel's types come from
 //! `tests/kernels`. `UPDATE_GOLDEN=1` rewrites the expected lines.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use tcpwatch::decode::{Raw, decode};
@@ -39,7 +41,6 @@ fn replay(release: &str) -> String {
         }
     }
     sink.flush().unwrap();
-    drop(sink);
     String::from_utf8(lines).unwrap()
 }
 

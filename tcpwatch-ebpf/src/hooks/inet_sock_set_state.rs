@@ -41,6 +41,9 @@ fn handle(context: &impl Hooked) -> Option<()> {
         let last = last_step(memory);
         let since_ns = if last.state() == old { last.at_ns() } else { 0 };
         owners::step(memory, new, now);
+        if new == FIN_WAIT1 || new == LAST_ACK {
+            (*memory).fin_by_close = u8::from(sock.is_shut());
+        }
         if new == CLOSE && old != LISTEN {
             owners::expire_inherited(&raw mut (*memory).owner, sock.socket() != 0, sock.is_dead());
             owners::bury(memory, &sock.flow(true), old, now);

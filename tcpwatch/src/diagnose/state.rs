@@ -42,11 +42,12 @@ pub fn before_close(memory: &Memory) -> Option<u8> {
 
 /// The state before `close()`, which on its way to CLOSE may have sent a FIN first.
 fn before_closing(memory: &Memory) -> Option<u8> {
-    /// A FIN sent earlier than this was sent by `shutdown()`.
-    const SAME_CALL_NS: u64 = 5_000_000;
+    /// A FIN sent earlier than this was sent by `shutdown(SHUT_RDWR)`, which shuts both directions too.
+    const SAME_CALL_NS: u64 = 1_000_000_000;
     let steps: Vec<Step> = memory.history().filter(|step| step.state() != state::CLOSE).collect();
     let [.., before, last] = steps[..] else { return before_close(memory) };
-    let in_passing = matches!(last.state(), state::FIN_WAIT1 | state::LAST_ACK)
+    let in_passing = memory.fin_by_close == 1
+        && matches!(last.state(), state::FIN_WAIT1 | state::LAST_ACK)
         && memory.end_ns.saturating_sub(last.at_ns()) < SAME_CALL_NS;
     Some(if in_passing { before.state() } else { last.state() })
 }
@@ -182,5 +183,19 @@ mod tests {
         dead.end_state = state::TIME_WAIT;
         dead.end_ns = 5_000_000;
         assert_eq!(history(&dead, 9_000_000)[2], HistoryStep { state: "TIME_WAIT", for_us: Some(2_000) });
+    }
+
+    #[test]
+    fn a_fin_sent_in_passing_is_part_of_the_close() {
+        let mut memory = samples::memory(&[
+            (state::ESTABLISHED, 1_000),
+            (state::FIN_WAIT1, 2_000_000_000),
+            (state::CLOSE, 2_000_100_000),
+        ]);
+        memory.end_ns = 2_000_100_000;
+        memory.fin_by_close = 1;
+        assert_eq!(before_closing(&memory), Some(state::ESTABLISHED));
+        memory.fin_by_close = 0;
+        assert_eq!(before_closing(&memory), Some(state::FIN_WAIT1), "shutdown() had sent it");
     }
 }
