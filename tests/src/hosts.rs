@@ -123,6 +123,13 @@ impl Lab {
         serde_json::from_str(&ended.stdout.concat()).context("doctor printed no JSON")
     }
 
+    /// What should be attached in a run: doctor tries more hooks than the usual events need.
+    fn usual(&self, books: &tool::Books) -> Vec<(String, String)> {
+        let mut usual = self.attached.clone();
+        usual.retain(|(name, _)| !books.start["hooks"][name].is_null());
+        usual
+    }
+
     /// The host lets tcpwatch onto functions and not only onto tracepoints.
     fn has_functions(&self) -> bool {
         self.attached.iter().any(|(_, way)| way == "fentry" || way == "kprobe")
@@ -137,6 +144,17 @@ fn attached(doctor: &Value) -> Vec<(String, String)> {
     let mut all: Vec<_> = hooks.filter_map(pair).collect();
     all.sort();
     all
+}
+
+/// Names of hooks that are attached in one way here and in another or not at all there.
+fn differences(one: &[(String, String)], two: &[(String, String)]) -> Vec<String> {
+    let lone = |a: &[(String, String)], b: &[(String, String)]| {
+        a.iter().filter(|hook| !b.contains(hook)).map(|hook| hook.0.clone()).collect::<Vec<_>>()
+    };
+    let mut names = [lone(one, two), lone(two, one)].concat();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// The sentences of doctor about what is not as it should be.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::refused::{BTF, BTF_FOLDER};
 use super::tool::Books;
 use super::traffic::{Ground, Reset, only, owned_by};
-use super::{Case, Lab, When, attached, case, complaints};
+use super::{Case, Lab, When, attached, case, complaints, differences};
 use crate::stage::not_here;
 
 pub(super) const CASES: &[Case] = &[
@@ -51,17 +51,6 @@ pub(super) fn nothing_wrong(ground: &Ground, reset: &Reset, books: &Books) -> Re
     let honest = cause.is_null() || cause == "unknown" || cause == "close-with-unread-data";
     ensure!(honest, "its cause is {cause}");
     Ok(sent.clone())
-}
-
-/// Names of hooks that are attached in one way here and in another or not at all there.
-fn differences(one: &[(String, String)], two: &[(String, String)]) -> Vec<String> {
-    let lone = |a: &[(String, String)], b: &[(String, String)]| {
-        a.iter().filter(|hook| !b.contains(hook)).map(|hook| hook.0.clone()).collect::<Vec<_>>()
-    };
-    let mut names = [lone(one, two), lone(two, one)].concat();
-    names.sort();
-    names.dedup();
-    names
 }
 
 /// CAP_BPF and CAP_PERFMON are enough to see; doctor says what the others would add.
@@ -112,10 +101,8 @@ fn no_tracefs(lab: &Lab) -> Result<()> {
     ];
     let (ground, reset, books) = watch_close_unread(lab, &away, &[])?;
     nothing_wrong(&ground, &reset, &books)?;
-    // Doctor tries more hooks than a run with the usual events needs.
-    let mut usual = lab.attached.clone();
-    usual.retain(|(name, _)| !books.start["hooks"][name].is_null());
-    ensure!(books.attached() == usual, "other hooks than with tracefs: {:?}", books.attached());
+    let lacking = differences(&lab.usual(&books), &books.attached());
+    ensure!(lacking.is_empty(), "other hooks than with tracefs: {lacking:?}");
     // The lower rung must not need it either.
     if lab.has_functions() {
         let more = ["--attach", "kprobe"];

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::traffic::{Ground, Reset, end};
-use super::{Case, Lab, When, case};
+use super::{Case, Lab, When, case, differences};
 use crate::actor::Actor;
 use crate::stage::not_here;
 
@@ -39,6 +39,10 @@ fn judge(
     let ended = running.stop()?;
     ended.exits(0)?;
     let books = ended.events()?;
+    if !filter.contains(&"--attach") {
+        let lacking = differences(&lab.usual(&books), &books.attached());
+        ensure!(lacking.is_empty(), "not attached this time: {lacking:?}: {}", books.start["hooks"]);
+    }
     if let Some(stray) = books.events.iter().find(|event| !wanted(event)) {
         anyhow::bail!("this should not be shown: {stray}");
     }
