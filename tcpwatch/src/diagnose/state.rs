@@ -187,15 +187,15 @@ mod tests {
 
     #[test]
     fn a_fin_sent_in_passing_is_part_of_the_close() {
-        let mut memory = samples::memory(&[
+        let mut past = memory(&[
             (state::ESTABLISHED, 1_000),
             (state::FIN_WAIT1, 2_000_000_000),
             (state::CLOSE, 2_000_100_000),
         ]);
-        memory.end_ns = 2_000_100_000;
-        memory.fin_by_close = 1;
-        assert_eq!(before_closing(&memory), Some(state::ESTABLISHED));
-        memory.fin_by_close = 0;
-        assert_eq!(before_closing(&memory), Some(state::FIN_WAIT1), "shutdown() had sent it");
+        past.end_ns = 2_000_100_000;
+        past.fin_by_close = 1;
+        assert_eq!(before_closing(&past), Some(state::ESTABLISHED));
+        past.fin_by_close = 0;
+        assert_eq!(before_closing(&past), Some(state::FIN_WAIT1), "shutdown() had sent it");
     }
 }
