@@ -11,6 +11,7 @@ mod cap {
     pub(super) const DAC_READ_SEARCH: u32 = 2;
     pub(super) const SYS_PTRACE: u32 = 19;
     pub(super) const SYS_ADMIN: u32 = 21;
+    pub(super) const SYS_RESOURCE: u32 = 24;
     pub(super) const SYSLOG: u32 = 34;
     pub(super) const PERFMON: u32 = 38;
     pub(super) const BPF: u32 = 39;
@@ -341,11 +342,12 @@ fn pids(facts: &Facts) -> Option<Finding> {
 /// Since 5.11 the memory of BPF maps is charged to the cgroup instead.
 fn memlock(facts: &Facts) -> Option<Finding> {
     let limit = facts.memlock.filter(|limit| *limit < 256 << 20)?;
-    facts.older_than((5, 11)).then(|| {
+    // With the capability tcpwatch raises the limit itself.
+    (facts.older_than((5, 11)) && !facts.has(cap::SYS_RESOURCE)).then(|| {
         lacking(
-            format!("locked memory is limited to {} KiB", limit / 1024),
+            format!("locked memory is limited to {} KiB, and CAP_SYS_RESOURCE is missing", limit / 1024),
             "before kernel 5.11 the tables count as locked memory: they may not fit",
-            "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity)",
+            "ulimit -l unlimited (systemd: LimitMEMLOCK=infinity), or add cap_sys_resource to the capabilities",
         )
     })
 }

@@ -6,7 +6,7 @@ use crate::host::preflight::HookStatus;
 use crate::host::seed::Seed;
 use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, Way, When};
 use crate::kernel::shape::Shape;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya::programs::Program;
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -95,9 +95,9 @@ impl Live {
             .map_err(anyhow::Error::from)
             .map_err(|error| {
                 let why = short(&error);
-                error.context(format!(
+                anyhow!(
                     "cannot create the tables in the kernel: {why}\nhint: `tcpwatch doctor` says which privilege is missing"
-                ))
+                )
             })?;
         let mut live = Self {
             events: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,

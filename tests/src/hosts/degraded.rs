@@ -55,7 +55,16 @@ pub(super) fn nothing_wrong(ground: &Ground, reset: &Reset, books: &Books) -> Re
 
 /// CAP_BPF and CAP_PERFMON are enough to see; doctor says what the others would add.
 fn few_capabilities(lab: &Lab) -> Result<()> {
-    let few = ["--keep=38,39"];
+    // Before 5.11 the tables count as locked memory, and somebody has to raise that limit.
+    let older = crate::sys::kernel_version() < (5, 11);
+    let few = [if older { "--keep=24,38,39" } else { "--keep=38,39" }];
+    if older {
+        let ended = lab.odd(&["--keep=38,39"], &["--for", "1s"]).run()?;
+        ended.refused(1, &["cannot create the tables"]).context("with little locked memory")?;
+        let doctor = lab.odd(&["--keep=38,39"], &["doctor"]).run()?;
+        let page = doctor.stdout.join(" ");
+        ensure!(page.contains("locked memory is limited"), "doctor says: {page}");
+    }
     let doctor = lab.doctor(&few)?;
     let said = complaints(&doctor).join("\n");
     let mut usual = lab.attached.clone();

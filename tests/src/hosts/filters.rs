@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[
     case("filter-ipv4", When::Any, |lab| by_family(lab, false)),
     case("filter-ipv6", When::Any, |lab| by_family(lab, true)),
     case("filter-netns", When::Any, by_netns),
+    case("filters-attach", When::Any, attach_alike),
     case("filter-cgroup", When::Any, by_cgroup),
 ];
 
@@ -41,7 +42,7 @@ fn judge(
     let books = ended.events()?;
     if !filter.contains(&"--attach") {
         let lacking = differences(&lab.usual(&books), &books.attached());
-        ensure!(lacking.is_empty(), "not attached this time: {lacking:?}: {}", books.start["hooks"]);
+        ensure!(lacking.is_empty(), "not attached with this filter: {lacking:?}");
     }
     if let Some(stray) = books.events.iter().find(|event| !wanted(event)) {
         anyhow::bail!("this should not be shown: {stray}");
@@ -135,6 +136,36 @@ fn by_netns(lab: &Lab) -> Result<()> {
             |event| event["netns"].as_u64() == Some(ground.netns.inode()),
         )
         .with_context(|| format!("--netns {name}"))?;
+    }
+    Ok(())
+}
+
+/// A filter is part of the programs: the kernel's verifier must take them with every one.
+fn attach_alike(lab: &Lab) -> Result<()> {
+    let pid = std::process::id().to_string();
+    let eight = "1,2,3,4,5,6,7,65535";
+    let all = [
+        "-p",
+        &pid,
+        "-L",
+        eight,
+        "-D",
+        eight,
+        "-6",
+        "--netns",
+        "4026531840",
+        "--cgroup",
+        "1",
+        "--events",
+        "all",
+    ];
+    for filter in [&["-L", "1"][..], &["-L", eight], &["-D", "1"], &["-L", "1", "-D", eight], &["-k"], &all] {
+        let args = [&["--json", "--for", "100ms"], filter].concat();
+        let books = lab.tool(&args).run()?.events()?;
+        let lacking = differences(&lab.usual(&books), &books.attached());
+        let why = |name: &String| format!("{name}: {}", books.start["hooks"][name]["why_not"]);
+        let why: Vec<_> = lacking.iter().map(why).collect();
+        ensure!(lacking.is_empty(), "with {filter:?} this does not attach: {}", why.join("; "));
     }
     Ok(())
 }

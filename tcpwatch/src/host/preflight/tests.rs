@@ -83,7 +83,7 @@ fn each_lack_has_its_sentence_its_weight_and_its_hint() {
         (Facts { capabilities: but(&[cap::SYS_PTRACE]), ..root() }, "CAP_SYS_PTRACE", false, "setcap"),
         (Facts { initial_pidns: Some(false), ..root() }, "pid namespace of its own", false, "--pid=host"),
         (Facts { foreign_proc: Some("another /proc".into()), ..root() }, "another /proc", false, "mount"),
-        (Facts { kernel: Some((5, 10)), ..root() }, "8192 KiB", false, "ulimit -l"),
+        (Facts { capabilities: but(&[]), kernel: Some((5, 10)), ..root() }, "8192 KiB", false, "ulimit -l"),
     ] {
         let findings = judge(&facts);
         let found = findings.iter().find(|finding| !finding.ok && finding.what.contains(what));
