@@ -48,21 +48,25 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
     let began = state::began(raw, &site, reason.as_ref());
     let owner = owner::of(raw, &site, reason.as_ref());
     let task = task(&raw.task, site.context);
-    let verdict = (raw.kind == kind::LISTEN_DROP).then(|| listen::judge(raw, &site)).flatten();
+    let listen = (raw.kind == kind::LISTEN_DROP).then(|| listen::judge(raw, &site)).flatten();
+    let kind = event_kind(raw.kind);
     let facts = cause::Facts {
         record: raw,
+        kind,
         site: &site,
         reason: reason.as_ref(),
         began,
         owner: owner.as_ref(),
         task: Some(&task),
-        listen: verdict.as_ref(),
+        listen,
         local: endpoint(&raw.flow.local, raw.flow.local_port),
         remote: endpoint(&raw.flow.remote, raw.flow.remote_port),
     };
     let explained = !matches!(raw.kind, kind::DROP | kind::RETRANSMIT);
-    let cause = explained.then(|| cause::diagnose(&facts).unwrap_or_else(|| cause::unknown(&facts)));
-    let mut event = Event::new(event_kind(raw.kind), raw.mono_ns, ctx.wall_ns(raw.mono_ns));
+    let cause = explained.then(|| cause::diagnose(&facts));
+    // A segment that merely met a listener was not turned away by its queues.
+    let overflow = facts.answers_last_ack();
+    let mut event = Event::new(kind, raw.mono_ns, ctx.wall_ns(raw.mono_ns));
     place(&mut event, &raw.flow);
     event.state = began.and_then(states::name);
     event.owner = owner;
@@ -73,9 +77,7 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
     event.stack = ctx.want_stack.then(|| stack(&site));
     event.history =
         state::connection(raw).map(|memory| state::history(memory, raw.mono_ns)).unwrap_or_default();
-    // A segment that merely met a listener was not turned away by its queues.
-    let overflow = event.cause.as_ref().is_some_and(|cause| cause.id == "accept-queue-overflow");
-    event.listen = verdict.map(|verdict| verdict.info).or_else(|| overflow.then(|| listener(raw)).flatten());
+    event.listen = listen.or_else(|| overflow.then(|| listener(raw)).flatten());
     event.timewait = timewait(raw);
     event.packet = packet(raw);
     event.mptcp = raw.flags & flag::MPTCP != 0;
@@ -140,10 +142,7 @@ fn stack(site: &Site<'_>) -> Vec<String> {
 
 /// The queues of a listener that answered with an RST.
 fn listener(raw: &Record) -> Option<ListenInfo> {
-    if raw.kind != kind::RST_SENT {
-        return None;
-    }
-    let mut info = listen::judge(raw, &Site::default())?.info;
+    let mut info = listen::judge(raw, &Site::default())?;
     info.stage = crate::event::Stage::Ack;
     info.action = crate::event::ListenAction::Reset;
     Some(info)
@@ -174,6 +173,6 @@ pub fn recall_timewait(event: &mut Event, table: TimeWaitInfo) {
     }
     event.timewait = Some(table);
     let at = cause.evidence.len().min(1);
-    cause.evidence.insert(at, cause::late::filled(table.used, table.max));
-    cause.fix = Some(cause::late::more(table.max));
+    cause.evidence.insert(at, catalog::evidence::slots(table.used, table.max));
+    cause.fix = Some(catalog::evidence::raise_tw_buckets(table.max));
 }

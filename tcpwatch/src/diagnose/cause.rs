@@ -1,21 +1,27 @@
-//! The cause of an event: site, reason and the flow's past put together. Pure: values in, verdict out.
+//! From facts to a cause: walks the catalogue, whose rules take [`Facts`] and give a [`Verdict`]. Pure: values in, verdict
+//! out.
 
-mod active;
-pub(super) mod late;
-mod passive;
-mod received;
-
+use super::catalog::{self, Spec};
 use super::site::Site;
-use super::{catalog, listen, reason, state};
-use crate::event::{Cause, Certainty, Endpoint, OwnerInfo, Reason, TaskInfo, flag_names};
-use std::fmt::Write as _;
+use super::{reason, state};
+use crate::event::{
+    Cause, Certainty, Endpoint, EventKind, ListenInfo, OwnerInfo, Reason, ReasonFrom, TaskInfo,
+};
 use tcpwatch_common::hook;
+use tcpwatch_common::owner::Memory;
 use tcpwatch_common::record::{Record, flag, kind};
+use tcpwatch_common::state as states;
+
+pub(super) const FIN: u8 = 1;
+pub(super) const SYN: u8 = 2;
+pub(super) const ACK: u8 = 16;
 
 /// Everything that a cause may rest on.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub record: &'a Record,
+    /// What the record becomes.
+    pub kind: EventKind,
     pub site: &'a Site<'a>,
     pub reason: Option<&'a Reason>,
     /// The state in which the act began.
@@ -23,130 +29,207 @@ pub struct Facts<'a> {
     pub owner: Option<&'a OwnerInfo>,
     pub task: Option<&'a TaskInfo>,
     /// What the listener did, on listen events.
-    pub listen: Option<&'a listen::Verdict>,
+    pub listen: Option<ListenInfo>,
     pub local: Endpoint,
     pub remote: Endpoint,
 }
 
-impl Facts<'_> {
-    fn has(&self, bit: u32) -> bool {
-        self.record.flags & bit != 0
+/// What rules ask. The first group tells five sorts of RST apart that exclude each other.
+impl<'a> Facts<'a> {
+    /// An RST of a firewall: it never passes the TCP stack.
+    pub(super) fn by_firewall(&self) -> bool {
+        self.record.kind == kind::RST_SENT
+            && matches!(self.record.hook, hook::NF_SEND_RESET | hook::NF_SEND_RESET6)
     }
 
-    fn reason_is(&self, name: &str) -> bool {
+    /// An RST that MPTCP decided to send.
+    pub(super) fn by_mptcp(&self) -> bool {
+        if self.record.kind != kind::RST_SENT || self.by_firewall() {
+            return false;
+        }
+        let function = self.site.function.unwrap_or_default();
+        self.mptcp_reason().is_some()
+            || ["mptcp_", "__mptcp_", "subflow_"].iter().any(|prefix| function.starts_with(prefix))
+            || self.mptcp_fastclose()
+    }
+
+    /// An RST of TCP's own accord: no segment drew it.
+    pub(super) fn active(&self) -> bool {
+        self.by_tcp() && !self.has(flag::PACKET)
+    }
+
+    /// TCP's answer to a segment.
+    pub(super) fn passive(&self) -> bool {
+        self.by_tcp() && self.has(flag::PACKET)
+    }
+
+    /// The peer's RST, and it ended something.
+    pub(super) fn obeyed(&self) -> bool {
+        self.record.kind == kind::RST_RECEIVED
+    }
+
+    fn by_tcp(&self) -> bool {
+        self.record.kind == kind::RST_SENT && !self.by_firewall() && !self.by_mptcp()
+    }
+
+    /// The whole connection is ended at once. Without a stack, MPTCP is known by its mark; a plain close of a subflow
+    /// has a socket that is shut.
+    pub(super) fn mptcp_fastclose(&self) -> bool {
+        let function = self.site.function.unwrap_or_default();
+        let theirs = ["mptcp_", "__mptcp_"].iter().any(|prefix| function.starts_with(prefix));
+        !self.has(flag::PACKET)
+            && (self.site.has("mptcp_do_fastclose")
+                || self.reason_is("TCP_ABORT_ON_CLOSE")
+                    && (theirs || function.is_empty() && self.has(flag::MPTCP)))
+    }
+
+    /// The reason, where it is one of MPTCP's own.
+    pub(super) fn mptcp_reason(&self) -> Option<&'a str> {
+        self.reason.map(|reason| reason.name.as_str()).filter(|name| name.starts_with("MPTCP_RST_"))
+    }
+
+    /// It answers a segment that met a full socket in this state.
+    pub(super) fn answers_in(&self, state: u8) -> bool {
+        self.passive() && self.has(flag::SOCKET | flag::FULL) && self.record.state == state
+    }
+
+    /// It answers a segment of a handshake whose request waits in a listener's queue: `tcp_check_req` does.
+    pub(super) fn answers_request(&self) -> bool {
+        self.answers_in(states::LISTEN) && (self.site.is("tcp_check_req") || self.reason_is("INVALID_SYN"))
+    }
+
+    /// It answers a segment that met a listener, but no request of its own.
+    pub(super) fn answers_stray(&self) -> bool {
+        self.answers_in(states::LISTEN) && !self.answers_request()
+    }
+
+    /// It answers the last ACK of a handshake.
+    pub(super) fn answers_last_ack(&self) -> bool {
+        self.answers_request() && !self.segment_is(SYN)
+    }
+
+    /// It answers a segment that met no socket.
+    pub(super) fn answers_nobody(&self) -> bool {
+        self.passive() && !self.has(flag::SOCKET)
+    }
+
+    /// The connection that the answered segment belonged to, which ended before: it met nobody, or the listener that has
+    /// the port. A SYN belongs to a new one.
+    pub(super) fn ended(&self) -> Option<&'a Memory> {
+        let late = self.answers_nobody() && !self.segment_is(SYN) || self.answers_stray();
+        (late && self.has(flag::PAST)).then_some(&self.record.past)
+    }
+
+    /// Whether all these bits of [`flag`] are set.
+    pub(super) fn has(&self, bits: u32) -> bool {
+        self.record.flags & bits == bits
+    }
+
+    /// Whether the segment has one of these flags of the TCP header.
+    pub(super) fn segment_is(&self, bits: u8) -> bool {
+        self.record.packet.flags & bits != 0
+    }
+
+    pub(super) fn reason_is(&self, name: &str) -> bool {
         self.reason.is_some_and(|reason| reason.name == name)
     }
 
-    /// The function that decided is known, or the kernel gave the reason: the path is certain, not deduced.
-    fn path_known(&self) -> bool {
-        self.site.function.is_some()
+    /// For reasons with one meaning: how much it says that this is the reason. `None`: it is another one.
+    pub(super) fn told(&self, name: &str) -> Option<Certainty> {
+        let reason = self.reason.filter(|reason| reason.name == name)?;
+        Some(match reason.from {
+            ReasonFrom::Kernel => Certainty::Certain,
+            ReasonFrom::Inferred => Certainty::Likely,
+        })
     }
 
-    fn began_name(&self) -> &'static str {
-        self.began.and_then(tcpwatch_common::state::name).unwrap_or("an unknown state")
+    /// The segment closed an orphan for which `TCP_LINGER2` forbids FIN_WAIT2.
+    pub(super) fn linger2_abort(&self) -> bool {
+        self.answers_in(states::CLOSE) && self.orphan() && self.record.socket.linger2 < 0
     }
 
-    /// The segment at hand, for evidence.
-    fn segment(&self) -> String {
-        let packet = self.record.packet;
-        let mut text = format!("segment {} seq {} ack {}", flag_names(packet.flags), packet.seq, packet.ack);
-        if packet.len > 0 {
-            let _ = write!(text, ", {} bytes", packet.len);
-        }
-        text
+    pub(super) fn orphan(&self) -> bool {
+        self.has(flag::DEAD)
+    }
+
+    pub(super) fn minisock(&self) -> bool {
+        state::is_minisock(self.record)
+    }
+
+    /// Both sides, or an orphan's own, are closed, and a minisock waits for what is still on its way.
+    pub(super) fn waits_out(&self) -> bool {
+        self.began == Some(states::TIME_WAIT) || self.began == Some(states::FIN_WAIT2) && self.minisock()
+    }
+
+    /// `SO_LINGER` with time 0.
+    pub(super) fn lingers_zero(&self) -> bool {
+        let socket = &self.record.socket;
+        socket.flags & reason::SOCK_LINGER != 0 && socket.lingertime == 0
+    }
+
+    pub(super) fn began_name(&self) -> &'static str {
+        self.began.and_then(states::name).unwrap_or("an unknown state")
     }
 }
 
-/// The cause, or `None` where the evidence speaks for none.
-pub fn diagnose(facts: &Facts<'_>) -> Option<Cause> {
-    match facts.record.kind {
-        kind::RST_SENT if matches!(facts.record.hook, hook::NF_SEND_RESET | hook::NF_SEND_RESET6) => {
-            Some(firewall(facts))
-        }
-        kind::RST_SENT => mptcp(facts).or_else(|| {
-            if facts.has(flag::PACKET) { passive::diagnose(facts) } else { active::diagnose(facts) }
-        }),
-        kind::RST_RECEIVED => received::obeyed(facts),
-        kind::RST_IGNORED => Some(received::ignored(facts)),
-        kind::LISTEN_DROP => listen_drop(facts),
-        kind::TW_OVERFLOW => Some(late::refused_now(facts)),
-        _ => None,
-    }
-}
-
-/// What is said when there is no evidence: what little is known.
-pub fn unknown(facts: &Facts<'_>) -> Cause {
-    let mut evidence = Vec::new();
-    if let Some(reason) = facts.reason {
-        evidence.push(format!("reason {} ({})", reason.name, reason.from.name()));
-    }
-    if let Some(function) = facts.site.function {
-        evidence.push(format!("decided in {function}"));
-    }
-    if facts.has(flag::PACKET) {
-        evidence.push(facts.segment());
-    }
-    if facts.site.frames.is_empty() {
-        evidence.push(
-            "no symbols: the kernel hides them (kernel.kptr_restrict), or there was no stack".to_owned(),
-        );
-    }
-    Verdict::new("unknown", Certainty::Unknown).with(evidence).cause(facts)
-}
-
-/// A cause in the making.
+/// What a rule says of its own row.
 #[derive(Debug)]
-struct Verdict {
-    id: &'static str,
+pub struct Verdict {
     certainty: Certainty,
     evidence: Vec<String>,
     fix: Option<String>,
 }
 
 impl Verdict {
-    fn new(id: &'static str, certainty: Certainty) -> Self {
-        Self { id, certainty, evidence: Vec::new(), fix: None }
+    pub(super) fn new(certainty: Certainty) -> Self {
+        Self { certainty, evidence: Vec::new(), fix: None }
     }
 
-    fn certain(id: &'static str) -> Self {
-        Self::new(id, Certainty::Certain)
+    pub(super) fn certain() -> Self {
+        Self::new(Certainty::Certain)
     }
 
-    fn likely(id: &'static str) -> Self {
-        Self::new(id, Certainty::Likely)
+    pub(super) fn likely() -> Self {
+        Self::new(Certainty::Likely)
     }
 
-    fn possible(id: &'static str) -> Self {
-        Self::new(id, Certainty::Possible)
+    pub(super) fn possible() -> Self {
+        Self::new(Certainty::Possible)
     }
 
-    /// Certain where the code path is known, likely where only the socket's fields speak.
-    fn by_path(id: &'static str, facts: &Facts<'_>) -> Self {
-        if facts.path_known() { Self::certain(id) } else { Self::likely(id) }
-    }
-
-    fn with(mut self, evidence: impl IntoIterator<Item = String>) -> Self {
+    pub(super) fn with(mut self, evidence: impl IntoIterator<Item = String>) -> Self {
         self.evidence.extend(evidence);
         self
     }
 
-    fn fix(mut self, fix: impl Into<Option<String>>) -> Self {
+    /// Replaces the row's remedy, where the facts allow a better one.
+    pub(super) fn fix(mut self, fix: impl Into<Option<String>>) -> Self {
         self.fix = fix.into();
         self
     }
 
-    fn cause(self, facts: &Facts<'_>) -> Cause {
-        let spec = catalog::find(self.id);
-        let template = spec.map_or(self.id, |spec| spec.summary);
-        let fix = self.fix.or_else(|| spec.and_then(|spec| spec.fix).map(str::to_owned));
+    fn cause(self, spec: &Spec, facts: &Facts<'_>) -> Cause {
         Cause {
-            id: self.id,
+            id: spec.id,
             certainty: self.certainty,
-            summary: sentence(template, facts),
+            summary: sentence(spec.summary, facts),
             evidence: self.evidence,
-            fix,
+            fix: self.fix.or_else(|| spec.fix.map(str::to_owned)),
         }
     }
+}
+
+/// The cause: the row of the catalogue whose rule speaks.
+pub fn diagnose(facts: &Facts<'_>) -> Cause {
+    let mut speaking = catalog::all()
+        .filter(|spec| spec.events.contains(&facts.kind))
+        .filter_map(|spec| Some((spec, (spec.rule?)(facts)?)));
+    let Some((spec, verdict)) = speaking.next() else {
+        return catalog::unknown(facts).cause(&catalog::UNKNOWN, facts);
+    };
+    debug_assert!(verdict.certainty <= spec.certainty, "{} is never that certain", spec.id);
+    debug_assert_eq!(speaking.next().map(|(other, _)| other.id), None, "beside {}", spec.id);
+    verdict.cause(spec, facts)
 }
 
 /// Fills a sentence of the catalogue.
@@ -168,95 +251,6 @@ pub(super) fn name_owner(owner: &OwnerInfo) -> String {
     match owner.pid {
         Some(pid) => format!("{}[{pid}]", owner.comm),
         None => owner.comm.clone(),
-    }
-}
-
-/// `netfilter`'s hooks by number.
-fn nf_hook(number: u8) -> &'static str {
-    ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"]
-        .get(usize::from(number))
-        .unwrap_or(&"an unknown hook")
-}
-
-fn firewall(facts: &Facts<'_>) -> Cause {
-    let packet = facts.record.packet;
-    let mut evidence = Vec::new();
-    let sender = facts.site.function.unwrap_or("nf_send_reset");
-    evidence.push(format!("{sender} at netfilter's {}", nf_hook(packet.nf_hook)));
-    let engine = if facts.site.has_prefix("nft_") {
-        Some("nftables")
-    } else if facts.site.has("reject_tg") || facts.site.has("reject_tg6") || facts.site.has_prefix("ipt_") {
-        Some("iptables")
-    } else {
-        None
-    };
-    evidence.extend(engine.map(|engine| format!("the rule is one of {engine}")));
-    evidence.push(facts.segment());
-    Verdict::certain("firewall-reject").with(evidence).cause(facts)
-}
-
-/// MPTCP names its own reasons.
-fn mptcp(facts: &Facts<'_>) -> Option<Cause> {
-    let function = facts.site.function.unwrap_or_default();
-    let evidence = |text: &str| {
-        let mut all = vec![text.to_owned()];
-        all.extend(facts.site.function.map(|function| format!("decided in {function}")));
-        all
-    };
-    let named = facts.reason.and_then(|reason| match reason.name.as_str() {
-        "MPTCP_RST_EUNSPEC" => Some("mptcp-eunspec"),
-        "MPTCP_RST_EMPTCP" => Some("mptcp-emptcp"),
-        "MPTCP_RST_ERESOURCE" => Some("mptcp-eresource"),
-        "MPTCP_RST_EPROHIBIT" => Some("mptcp-eprohibit"),
-        "MPTCP_RST_EWQ2BIG" => Some("mptcp-ewq2big"),
-        "MPTCP_RST_EBADPERF" => Some("mptcp-ebadperf"),
-        "MPTCP_RST_EMIDDLEBOX" => Some("mptcp-emiddlebox"),
-        _ => None,
-    });
-    if let Some(id) = named {
-        return Some(Verdict::certain(id).with(evidence("the kernel's MPTCP reason")).cause(facts));
-    }
-    let theirs = ["mptcp_", "__mptcp_"].iter().any(|prefix| function.starts_with(prefix));
-    // Without a stack, MPTCP is known by its mark; a plain close of a subflow has a socket that is shut.
-    let fast = facts.site.has("mptcp_do_fastclose")
-        || facts.reason_is("TCP_ABORT_ON_CLOSE") && (theirs || function.is_empty() && facts.has(flag::MPTCP));
-    if fast && !facts.has(flag::PACKET) {
-        return Some(
-            Verdict::by_path("mptcp-fastclose", facts).with(evidence("an MPTCP subflow")).cause(facts),
-        );
-    }
-    if function.starts_with("subflow_") && facts.has(flag::PACKET) {
-        let mut all = evidence("an MPTCP join or first segment was refused");
-        all.push(facts.segment());
-        return Some(Verdict::certain("mptcp-join-refused").with(all).cause(facts));
-    }
-    let reset = theirs || function.starts_with("subflow_");
-    reset.then(|| {
-        Verdict::certain("mptcp-subflow-reset")
-            .with(evidence("this kernel does not tell the MPTCP reason"))
-            .cause(facts)
-    })
-}
-
-fn listen_drop(facts: &Facts<'_>) -> Option<Cause> {
-    let verdict = facts.listen?;
-    let listen = &facts.record.listen;
-    let fix = if verdict.id == "accept-queue-full" { listen::accept_fix(listen) } else { None };
-    Some(
-        Verdict::new(verdict.id, verdict.certainty)
-            .with(verdict.evidence.iter().cloned())
-            .fix(fix)
-            .cause(facts),
-    )
-}
-
-/// `17 ms`, `3.2 s`: short, as a reader takes it in.
-fn span(ns: u64) -> String {
-    match ns {
-        0..1_000_000 => format!("{} us", ns / 1_000),
-        1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
-        1_000_000_000..100_000_000_000 => format!("{}.{} s", ns / 1_000_000_000, ns / 100_000_000 % 10),
-        _ => format!("{} s", ns / 1_000_000_000),
     }
 }
 

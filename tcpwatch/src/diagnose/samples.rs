@@ -5,7 +5,7 @@ use crate::event::{Reason, ReasonFrom};
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::{Memory, Owner, Step};
-use tcpwatch_common::record::{Packet, Record, flag, kind};
+use tcpwatch_common::record::{Listen, Packet, Record, flag, kind};
 use tcpwatch_common::state;
 use zerocopy::FromZeros;
 
@@ -52,6 +52,25 @@ pub(crate) fn passive(state: u8, flags: u8) -> Record {
 
 pub(crate) fn at_listener(flags: u8) -> Record {
     passive(state::LISTEN, flags)
+}
+
+/// A segment that a listener with room in both queues dropped, after `change`.
+pub(crate) fn listen_drop(stage: u8, passed: u8, change: impl Fn(&mut Listen)) -> Record {
+    let mut record = record(kind::LISTEN_DROP, hook::TCP_CONN_REQUEST);
+    record.flags = flag::LISTEN;
+    record.listen = Listen {
+        accept_len: 0,
+        accept_max: 128,
+        syn_len: 0,
+        max_syn_backlog: 512,
+        somaxconn: 4096,
+        syncookies: 1,
+        abort_on_overflow: 0,
+        stage,
+        passed,
+    };
+    change(&mut record.listen);
+    record
 }
 
 pub(crate) fn frames(names: &[&'static str]) -> Vec<Frame<'static>> {

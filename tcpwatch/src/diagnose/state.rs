@@ -40,6 +40,11 @@ pub fn before_close(memory: &Memory) -> Option<u8> {
     memory.history().map(Step::state).filter(|state| *state != state::CLOSE).last()
 }
 
+/// The state before the end.
+pub fn last(memory: &Memory) -> Option<u8> {
+    before_close(memory).or((memory.end_state != 0).then_some(memory.end_state))
+}
+
 /// The state before `close()`, which on its way to CLOSE may have sent a FIN first.
 fn before_closing(memory: &Memory) -> Option<u8> {
     /// A FIN sent earlier than this was sent by `shutdown(SHUT_RDWR)`, which shuts both directions too.

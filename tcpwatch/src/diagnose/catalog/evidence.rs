@@ -1,0 +1,116 @@
+//! Sentences of evidence that several rules share.
+
+use crate::diagnose::cause::Facts;
+use crate::diagnose::state;
+use crate::event::flag_names;
+use std::fmt::Write as _;
+use tcpwatch_common::owner::{Memory, Step};
+use tcpwatch_common::record::{Listen, TimeWait, flag};
+use tcpwatch_common::state::FIN_WAIT1;
+
+/// `17 ms`, `3.2 s`: short, as a reader takes it in.
+pub(super) fn span(ns: u64) -> String {
+    match ns {
+        0..1_000_000 => format!("{} us", ns / 1_000),
+        1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
+        1_000_000_000..100_000_000_000 => format!("{}.{} s", ns / 1_000_000_000, ns / 100_000_000 % 10),
+        _ => format!("{} s", ns / 1_000_000_000),
+    }
+}
+
+/// The segment at hand.
+pub(super) fn segment(facts: &Facts<'_>) -> String {
+    let packet = facts.record.packet;
+    let mut text = format!("segment {} seq {} ack {}", flag_names(packet.flags), packet.seq, packet.ack);
+    if packet.len > 0 {
+        let _ = write!(text, ", {} bytes", packet.len);
+    }
+    text
+}
+
+/// How old the connection was.
+pub(super) fn age(facts: &Facts<'_>) -> Option<String> {
+    let first =
+        state::connection(facts.record)?.history().next().map(Step::at_ns).filter(|at_ns| *at_ns != 0)?;
+    let lived = facts.record.mono_ns.checked_sub(first)?;
+    Some(format!("the connection was {} old", span(lived)))
+}
+
+/// How long the connection lived, and who closed first: short lives fill the TIME_WAIT table.
+pub(super) fn life(memory: &Memory, until_ns: u64) -> Option<String> {
+    let first = memory.history().next()?.at_ns();
+    let lived = until_ns.checked_sub(first).filter(|_| first != 0)?;
+    let closed_first = memory.history().any(|step| step.state() == FIN_WAIT1);
+    let who = if closed_first { ", and this side closed first" } else { "" };
+    Some(format!("the connection lived for {}{who}", span(lived)))
+}
+
+/// The current task.
+pub(super) fn task(facts: &Facts<'_>) -> String {
+    match facts.task {
+        Some(task) => match task.pid {
+            Some(pid) => format!("{}[{pid}]", task.comm),
+            None => task.comm.clone(),
+        },
+        None => "an unknown task".to_owned(),
+    }
+}
+
+/// How full the TIME_WAIT table is.
+pub(super) fn table(facts: &Facts<'_>) -> Option<String> {
+    let TimeWait { used, max, .. } = facts.record.timewait;
+    facts.has(flag::TIME_WAIT).then(|| slots(used, max))
+}
+
+/// [`table`], from figures.
+pub(in crate::diagnose) fn slots(used: u32, max: u32) -> String {
+    format!("{used} of {max} TIME_WAIT slots in use (net.ipv4.tcp_max_tw_buckets)")
+}
+
+/// The command that makes the TIME_WAIT table four times as large.
+pub(in crate::diagnose) fn raise_tw_buckets(max: u32) -> String {
+    let more = max.saturating_mul(4).max(65_536).checked_next_power_of_two().unwrap_or(max);
+    format!(
+        "sysctl -w net.ipv4.tcp_max_tw_buckets={more} (now {max}; a slot takes about 300 bytes), and keep connections \
+         open longer so that fewer of them end"
+    )
+}
+
+pub(super) fn accept_queue(listen: &Listen) -> String {
+    format!("accept queue {} of {}", listen.accept_len, listen.accept_max)
+}
+
+pub(super) fn syn_queue(listen: &Listen) -> String {
+    format!("{} half-open connections of {}", listen.syn_len, listen.accept_max)
+}
+
+/// Which of the two settings made the accept queue's limit what it is.
+pub(super) fn accept_limit(listen: &Listen) -> Option<String> {
+    let (max, somaxconn) = (listen.accept_max, listen.somaxconn);
+    match somaxconn {
+        0 => None,
+        _ if max < somaxconn => Some(format!(
+            "the limit is the backlog given to listen(); net.core.somaxconn={somaxconn} allows more"
+        )),
+        _ => Some(format!(
+            "the limit is net.core.somaxconn={somaxconn}, the backlog given to listen() is no smaller"
+        )),
+    }
+}
+
+/// What to change for a full accept queue.
+pub(super) fn raise_accept_queue(listen: &Listen) -> Option<String> {
+    let (max, somaxconn) = (listen.accept_max, listen.somaxconn);
+    match somaxconn {
+        0 => None,
+        _ if max < somaxconn => Some(format!(
+            "raise the backlog in the application's listen() (now {max}), up to net.core.somaxconn={somaxconn}; if the \
+             queue still fills, it accepts too slowly"
+        )),
+        _ => Some(format!(
+            "sysctl -w net.core.somaxconn={}, then restart the service so that it calls listen() again; if the queue \
+             still fills, it accepts too slowly",
+            somaxconn.saturating_mul(4).min(65_535).max(somaxconn)
+        )),
+    }
+}

@@ -1,0 +1,208 @@
+//! Segments for a connection that is no more: how it ended says why they draw an RST.
+
+use super::evidence::{life, raise_tw_buckets, segment, span, table};
+use super::{RST_SENT, Spec};
+use crate::diagnose::cause::{Facts, Verdict};
+use crate::diagnose::state;
+use crate::event::{Certainty, EventKind};
+use tcpwatch_common::owner::{Memory, end};
+use tcpwatch_common::record::{TimeWait, flag, kind};
+use tcpwatch_common::state::{
+    CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, SYN_RECV, SYN_SENT, TIME_WAIT, name,
+};
+
+pub(super) const CAUSES: &[Spec] = &[
+    Spec {
+        id: "tw-bucket-overflow",
+        events: &[EventKind::RstSent, EventKind::TwOverflow],
+        summary: "the socket of {owner} was refused its TIME_WAIT slot, because the table is full",
+        many: "{count} events of connections that were refused their TIME_WAIT slot",
+        fix: Some(
+            "raise net.ipv4.tcp_max_tw_buckets, and keep connections open longer so that fewer of them end",
+        ),
+        evidence: "the kernel refused the slot; how full the table was, and how long the connection lived",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_minisocks.c: tcp_time_wait",
+        since: "5.10",
+        rule: Some(tw_bucket_overflow),
+    },
+    Spec {
+        id: "fin-wait2-timeout",
+        events: RST_SENT,
+        summary: "{owner} closed, waited in FIN_WAIT2 until tcp_fin_timeout ran out, and the peer sent after that",
+        many: "{count} segments came for connections whose FIN_WAIT2 had timed out",
+        fix: Some("make the peer close sooner, or raise net.ipv4.tcp_fin_timeout"),
+        evidence: "a late segment of a connection that was orphaned in FIN_WAIT2; certain where its timer was seen to expire",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/inet_timewait_sock.c: tw_timer_handler",
+        since: "5.10",
+        rule: Some(fin_wait2_timeout),
+    },
+    Spec {
+        id: "connection-timed-out",
+        events: RST_SENT,
+        summary: "the kernel had given up the connection of {owner} in silence (ETIMEDOUT), and the peer sent after that",
+        many: "{count} segments came for connections that the kernel had given up",
+        fix: Some(
+            "look for loss between the hosts; net.ipv4.tcp_retries2 and TCP_USER_TIMEOUT say how long to try",
+        ),
+        evidence: "a late segment of a connection that went from ESTABLISHED, CLOSE_WAIT or FIN_WAIT1 to CLOSE without RST \
+                   and without TIME_WAIT",
+        certainty: Certainty::Likely,
+        source: "net/ipv4/tcp_timer.c: tcp_write_err",
+        since: "5.10",
+        rule: Some(connection_timed_out),
+    },
+    Spec {
+        id: "late-segment",
+        events: RST_SENT,
+        summary: "the peer sent to a connection of {owner} that had ended before",
+        many: "{count} segments came for connections that had ended before",
+        fix: None,
+        evidence: "the segment's addresses are those of a connection that ended lately; how and when it did",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
+        since: "5.10",
+        rule: Some(late_segment),
+    },
+];
+
+fn tw_bucket_overflow(facts: &Facts<'_>) -> Option<Verdict> {
+    if facts.record.kind == kind::TW_OVERFLOW {
+        return Some(refused_now(facts));
+    }
+    let past = facts.ended().filter(|past| past.end == end::TW_REFUSED)?;
+    Some(
+        at_best(facts, Certainty::Certain)
+            .with([format!("its TIME_WAIT slot was refused {}", ago(facts, past))])
+            .with(table(facts))
+            .with(life(past, past.end_ns))
+            .with([segment(facts)])
+            .fix(raise(facts)),
+    )
+}
+
+/// The moment of refusal itself.
+fn refused_now(facts: &Facts<'_>) -> Verdict {
+    let TimeWait { used, max, .. } = facts.record.timewait;
+    let known = facts.has(flag::TIME_WAIT);
+    let certainty = match known {
+        true if used >= max => Certainty::Certain,
+        // The same happens when the kernel has no memory for a slot; the counter may also have gone down since.
+        true => Certainty::Possible,
+        false => Certainty::Likely,
+    };
+    let room = "the table had room by then: the kernel may have had no memory for a slot";
+    Verdict::new(certainty)
+        .with(table(facts))
+        .with((known && used < max).then(|| room.to_owned()))
+        .with([format!("in state {}; the peer's next segment will draw an RST", facts.began_name())])
+        .with(state::connection(facts.record).and_then(|memory| life(memory, facts.record.mono_ns)))
+        .fix(raise(facts))
+}
+
+/// The command, where the limit is known.
+fn raise(facts: &Facts<'_>) -> Option<String> {
+    facts.has(flag::TIME_WAIT).then(|| raise_tw_buckets(facts.record.timewait.max))
+}
+
+fn fin_wait2_timeout(facts: &Facts<'_>) -> Option<Verdict> {
+    let past = facts.ended()?;
+    let ago = ago(facts, past);
+    let (certainty, what) = match past.end {
+        // The minisock was there, and nobody saw it go: its time must have run out.
+        end::FIN_WAIT2 => {
+            (Certainty::Likely, format!("orphaned in FIN_WAIT2 {ago}, and there is nothing left of it"))
+        }
+        end::TW_EXPIRED if past.end_state == FIN_WAIT2 => {
+            (Certainty::Certain, format!("its FIN_WAIT2 timer (tcp_fin_timeout) ran out {ago}"))
+        }
+        _ => return None,
+    };
+    Some(at_best(facts, certainty).with([what, segment(facts)]))
+}
+
+fn connection_timed_out(facts: &Facts<'_>) -> Option<Verdict> {
+    let past = facts.ended()?;
+    // Nothing but a timer, or an ICMP error, ends these without a segment.
+    let Some(state @ (ESTABLISHED | CLOSE_WAIT | FIN_WAIT1)) = unseen_end(past)? else { return None };
+    Some(at_best(facts, Certainty::Likely).with([
+        format!(
+            "it went from {} to CLOSE {} without RST and without TIME_WAIT",
+            text(state),
+            ago(facts, past)
+        ),
+        segment(facts),
+    ]))
+}
+
+fn late_segment(facts: &Facts<'_>) -> Option<Verdict> {
+    let past = facts.ended()?;
+    let ago = ago(facts, past);
+    let (certainty, what) = match past.end {
+        end::RESET_SENT => (Certainty::Certain, format!("this host had reset the connection {ago}")),
+        end::RESET_RECEIVED => (Certainty::Certain, format!("the peer had reset the connection {ago}")),
+        end::TIME_WAIT => {
+            (Certainty::Likely, format!("it went to TIME_WAIT {ago}, and there is nothing left of it"))
+        }
+        end::TW_EXPIRED if past.end_state != FIN_WAIT2 => {
+            (Certainty::Certain, format!("its TIME_WAIT ran out {ago}"))
+        }
+        end::TW_KILLED => (
+            Certainty::Certain,
+            format!(
+                "its TIME_WAIT was cut short (an RST, a new connection on the same ports, or ss -K) {ago}"
+            ),
+        ),
+        _ => match unseen_end(past)? {
+            Some(LAST_ACK) => (Certainty::Likely, format!("both sides had closed (LAST_ACK) {ago}")),
+            Some(SYN_SENT) => (Certainty::Likely, format!("its connect had ended {ago}")),
+            Some(SYN_RECV) => (Certainty::Likely, format!("its handshake had ended {ago}")),
+            Some(ESTABLISHED | CLOSE_WAIT | FIN_WAIT1 | FIN_WAIT2 | CLOSING | TIME_WAIT) => return None,
+            _ => (Certainty::Possible, format!("it had ended {ago}")),
+        },
+    };
+    Some(at_best(facts, certainty).with([what, segment(facts)]))
+}
+
+/// For `unknown`: refused a slot, expired or cut short. With no hook on TIME_WAIT any word would be a guess.
+pub(super) fn unseen(facts: &Facts<'_>) -> Option<String> {
+    let past = facts.ended()?;
+    let Some(state @ (FIN_WAIT2 | CLOSING | TIME_WAIT)) = unseen_end(past)? else { return None };
+    Some(format!(
+        "the connection closed {} in {}; what became of its TIME_WAIT cannot be seen on this host (`tcpwatch doctor`): \
+         compare TCPTimeWaitOverflow and net.ipv4.tcp_fin_timeout",
+        ago(facts, past),
+        text(state)
+    ))
+}
+
+/// The last state of a connection whose end no hook saw; `None` where one did.
+fn unseen_end(past: &Memory) -> Option<Option<u8>> {
+    let seen = [
+        end::TW_REFUSED,
+        end::RESET_SENT,
+        end::RESET_RECEIVED,
+        end::FIN_WAIT2,
+        end::TIME_WAIT,
+        end::TW_EXPIRED,
+        end::TW_KILLED,
+    ];
+    (!seen.contains(&past.end)).then(|| state::last(past))
+}
+
+/// That certain, unless the listener may have answered a last ACK of its own: without symbols, on a kernel without
+/// reasons, a full queue with `tcp_abort_on_overflow` looks the same.
+fn at_best(facts: &Facts<'_>, certainty: Certainty) -> Verdict {
+    let ambiguous = facts.answers_stray() && !facts.reason_is("TCP_FLAGS");
+    Verdict::new(if ambiguous { certainty.min(Certainty::Likely) } else { certainty })
+}
+
+fn ago(facts: &Facts<'_>, past: &Memory) -> String {
+    let ago = if past.end_ns == 0 { None } else { facts.record.mono_ns.checked_sub(past.end_ns) };
+    ago.map_or_else(|| "before".to_owned(), |ns| format!("{} before", span(ns)))
+}
+
+fn text(state: u8) -> &'static str {
+    name(state).unwrap_or("an unknown state")
+}

@@ -1,0 +1,219 @@
+//! Connections that a listener turned away, with an RST or in silence.
+
+use super::evidence::{accept_limit, accept_queue, raise_accept_queue, segment, syn_queue};
+use super::{LISTEN_DROP, RST_SENT, Spec};
+use crate::diagnose::cause::{Facts, Verdict};
+use crate::diagnose::listen::{accept_full, reached, syn_full};
+use crate::event::{Certainty, EventKind, ListenAction, ListenInfo, Queue, Stage};
+use tcpwatch_common::hook;
+use tcpwatch_common::record::{flag, passed};
+
+pub(super) const CAUSES: &[Spec] = &[
+    Spec {
+        id: "accept-queue-overflow",
+        events: RST_SENT,
+        summary: "the accept queue of {owner} on port {port} is full, and tcp_abort_on_overflow=1 turns that into a reset",
+        many: "{count} clients were reset because the accept queue was full",
+        fix: Some(
+            "make the application accept faster, raise its backlog and net.core.somaxconn, or set \
+             net.ipv4.tcp_abort_on_overflow=0",
+        ),
+        evidence: "a listener answered a valid last ACK with an RST; certain where the accept queue is seen to be full",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_minisocks.c: tcp_check_req, listen_overflow",
+        since: "5.10",
+        rule: Some(overflow),
+    },
+    Spec {
+        id: "accept-queue-full",
+        events: LISTEN_DROP,
+        summary: "the accept queue of {owner} on port {port} is full",
+        many: "{count} times a connection was turned away because the accept queue was full",
+        fix: Some(
+            "make the application accept faster, and raise the smaller of its backlog and net.core.somaxconn",
+        ),
+        evidence: "a SYN or a last ACK was dropped; certain where the accept queue is seen to be over its limit",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_input.c: tcp_conn_request; net/ipv4/tcp_ipv4.c: tcp_v4_syn_recv_sock",
+        since: "5.10",
+        rule: Some(accept_queue_full),
+    },
+    Spec {
+        id: "syn-queue-full",
+        events: LISTEN_DROP,
+        summary: "the queue of half-open connections of {owner} on port {port} is full",
+        many: "{count} SYNs were dropped because the queue of half-open connections was full",
+        fix: Some(
+            "set net.ipv4.tcp_syncookies=1; raise the backlog, net.core.somaxconn and net.ipv4.tcp_max_syn_backlog",
+        ),
+        evidence: "a SYN was dropped while cookies are off; certain where the queue is seen to be over its limit",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_input.c: tcp_conn_request",
+        since: "5.10",
+        rule: Some(syn_queue_full),
+    },
+    Spec {
+        id: "syn-cookies-sent",
+        events: LISTEN_DROP,
+        summary: "the queue of half-open connections of {owner} on port {port} is full, a SYN cookie was sent instead",
+        many: "{count} SYNs were answered with cookies",
+        fix: Some(
+            "nothing is lost but TCP options; if this is no flood, raise the backlog and net.core.somaxconn",
+        ),
+        evidence: "the SYN was answered with a cookie",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_input.c: tcp_conn_request",
+        since: "5.10",
+        rule: Some(cookies_sent),
+    },
+    Spec {
+        id: "syn-cookie-invalid",
+        events: &[EventKind::ListenDrop, EventKind::RstSent],
+        summary: "an ACK to port {port} carried no valid SYN cookie",
+        many: "{count} ACKs carried no valid SYN cookie",
+        fix: Some("cookies are good for two minutes; older ones and forged ones look alike"),
+        evidence: "the cookie check refused an ACK",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/syncookies.c: cookie_v4_check",
+        since: "5.10",
+        rule: None,
+    },
+    Spec {
+        id: "listen-no-memory",
+        events: LISTEN_DROP,
+        summary: "there was no memory for a connection to {owner} on port {port}",
+        many: "{count} connections were turned away for lack of memory",
+        fix: Some("see the memory limit of the cgroup, and `dmesg` for failed allocations"),
+        evidence: "a SYN was dropped between the request for a socket and the request for a route",
+        certainty: Certainty::Likely,
+        source: "net/ipv4/tcp_input.c: tcp_conn_request",
+        since: "5.10",
+        rule: Some(no_memory),
+    },
+    Spec {
+        id: "listen-refused",
+        events: LISTEN_DROP,
+        summary: "a connection to {owner} on port {port} was refused although its queues have room (no route back, LSM or BPF)",
+        many: "{count} connections were refused although the queues had room",
+        fix: Some(
+            "see `ip route get` to the client, rp_filter, the LSM's log and BPF programs on the cgroup",
+        ),
+        evidence: "a SYN or a last ACK was dropped while both queues had room; certain where an ICMP error ended the request",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_input.c: tcp_conn_request",
+        since: "5.10",
+        rule: Some(refused),
+    },
+];
+
+/// The last ACK got no socket. Memory, the route or an LSM can do that too, and look the same from here.
+fn overflow(facts: &Facts<'_>) -> Option<Verdict> {
+    if !facts.answers_last_ack() {
+        return None;
+    }
+    let queue = &facts.record.listen;
+    let known = facts.has(flag::LISTEN);
+    let certainty = match known {
+        true if accept_full(queue) => Certainty::Certain,
+        true => Certainty::Possible,
+        false => Certainty::Likely,
+    };
+    Some(
+        Verdict::new(certainty)
+            .with(["a valid last ACK got no socket, and net.ipv4.tcp_abort_on_overflow=1".to_owned()])
+            .with(known.then(|| accept_queue(queue)))
+            .with([segment(facts)])
+            .fix(if known { raise_accept_queue(queue) } else { None }),
+    )
+}
+
+fn accept_queue_full(facts: &Facts<'_>) -> Option<Verdict> {
+    let info = facts.listen.filter(|info| info.queue == Some(Queue::Accept))?;
+    let listen = &facts.record.listen;
+    let verdict = if accept_full(listen) {
+        Verdict::certain()
+            .with([format!("{}: full when it is over the limit", accept_queue(listen))])
+            .with(accept_limit(listen))
+    } else {
+        // With cookies only the accept queue can have refused the SYN, and it emptied since.
+        emptied(facts)
+    };
+    Some(verdict.with(outcome(&info)).fix(raise_accept_queue(listen)))
+}
+
+fn syn_queue_full(facts: &Facts<'_>) -> Option<Verdict> {
+    let dropped = |info: &ListenInfo| info.queue == Some(Queue::Syn) && info.action == ListenAction::Dropped;
+    facts.listen.filter(dropped)?;
+    let listen = &facts.record.listen;
+    let off = "net.ipv4.tcp_syncookies=0".to_owned();
+    Some(if reached(listen, passed::ALLOC) {
+        let quarter = format!(
+            "{} half-open connections: the last quarter of net.ipv4.tcp_max_syn_backlog={} is kept for hosts that proved \
+             themselves",
+            listen.syn_len, listen.max_syn_backlog
+        );
+        Verdict::likely().with([quarter, off])
+    } else if syn_full(listen) {
+        Verdict::certain().with([syn_queue(listen), off])
+    } else {
+        emptied(facts)
+    })
+}
+
+/// A queue refused a SYN, and has room by now.
+fn emptied(facts: &Facts<'_>) -> Verdict {
+    let listen = &facts.record.listen;
+    Verdict::likely().with([
+        syn_queue(listen),
+        accept_queue(listen),
+        "dropped before a request was made".to_owned(),
+    ])
+}
+
+fn cookies_sent(facts: &Facts<'_>) -> Option<Verdict> {
+    facts.listen.filter(|info| info.action == ListenAction::Cookie)?;
+    let listen = &facts.record.listen;
+    Some(
+        Verdict::certain()
+            .with([syn_queue(listen), format!("net.ipv4.tcp_syncookies={}", listen.syncookies)]),
+    )
+}
+
+/// The SYN passed the queues, and there was no request socket to ask a route for.
+fn lacked_memory(facts: &Facts<'_>, info: &ListenInfo) -> bool {
+    info.queue.is_none() && info.stage == Stage::Syn && !reached(&facts.record.listen, passed::ROUTE)
+}
+
+fn no_memory(facts: &Facts<'_>) -> Option<Verdict> {
+    facts.listen.filter(|info| lacked_memory(facts, info))?;
+    Some(Verdict::likely().with([
+        "a request socket was asked for, and the work ended there".to_owned(),
+        accept_queue(&facts.record.listen),
+    ]))
+}
+
+fn refused(facts: &Facts<'_>) -> Option<Verdict> {
+    let info = facts.listen.filter(|info| info.queue.is_none() && !lacked_memory(facts, info))?;
+    let queue = accept_queue(&facts.record.listen);
+    Some(if facts.record.hook == hook::TCP_REQ_ERR {
+        Verdict::certain().with(["an ICMP error came back for the SYN-ACK".to_owned()])
+    } else if info.stage == Stage::Syn {
+        Verdict::likely().with(["a route was asked for, and the work ended there".to_owned(), queue])
+    } else {
+        Verdict::possible()
+            .with([queue, "the queue has room: it was memory, the route, an LSM or BPF".to_owned()])
+            .with(outcome(&info))
+    })
+}
+
+/// What the client makes of it, at the last ACK.
+fn outcome(info: &ListenInfo) -> Option<String> {
+    let text = match (info.stage, info.action) {
+        (Stage::Syn, _) => return None,
+        (Stage::Ack, ListenAction::Reset) => "net.ipv4.tcp_abort_on_overflow=1: the client is reset",
+        (Stage::Ack, _) => {
+            "the last ACK of the handshake was dropped: the client believes to be connected, and its data are retried"
+        }
+    };
+    Some(text.to_owned())
+}

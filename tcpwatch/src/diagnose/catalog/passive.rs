@@ -1,0 +1,229 @@
+//! RSTs that answer a segment.
+
+use super::evidence::segment;
+use super::{RST_SENT, Spec};
+use crate::diagnose::cause::{ACK, FIN, Facts, SYN, Verdict};
+use crate::diagnose::{reason, state};
+use crate::event::Certainty;
+use tcpwatch_common::record::flag;
+use tcpwatch_common::state::{CLOSE, SYN_RECV, SYN_SENT};
+
+pub(super) const CAUSES: &[Spec] = &[
+    Spec {
+        id: "closed-port",
+        events: RST_SENT,
+        summary: "nobody listens on {local}",
+        many: "{count} connection attempts met ports on which nobody listens",
+        fix: Some(
+            "start the service, bind it to this address, or point the client elsewhere; `ss -ltnp` lists what listens",
+        ),
+        evidence: "a SYN found no socket; possible only for another segment of which no connection is remembered",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
+        since: "5.10",
+        rule: Some(closed_port),
+    },
+    Spec {
+        id: "forgotten-connect",
+        events: RST_SENT,
+        summary: "{remote} answered a connect whose socket is gone",
+        many: "{count} answers came for connects that had been given up",
+        fix: Some(
+            "the client gives up before the server answers: raise its connect timeout, or find out why the server is slow",
+        ),
+        evidence: "a SYN-ACK found no socket; certain where the connect is remembered",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
+        since: "5.10",
+        rule: Some(forgotten_connect),
+    },
+    Spec {
+        id: "data-after-close",
+        events: RST_SENT,
+        summary: "the peer went on sending after {owner} had closed the connection or shut it for reading",
+        many: "{count} times the peer sent to a connection that was closed or shut for reading",
+        fix: Some("let the application read until the peer's end of file before it closes"),
+        evidence: "a segment met an orphan's minisock in FIN_WAIT2, or closed the socket that it met",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_input.c: tcp_rcv_state_process",
+        since: "5.10",
+        rule: Some(data_after_close),
+    },
+    Spec {
+        id: "stray-segment-to-listener",
+        events: RST_SENT,
+        summary: "a segment that belongs to no connection and no handshake reached the listener on port {port}",
+        many: "{count} segments without a connection reached listeners",
+        fix: Some(
+            "if they come in number: a scan, a load balancer that moved flows, or connections that ended before tcpwatch \
+             started",
+        ),
+        evidence: "a listener answered a segment that is no SYN, and neither a request nor a past connection has its addresses",
+        certainty: Certainty::Likely,
+        source: "net/ipv4/tcp_input.c: tcp_rcv_state_process, LISTEN",
+        since: "5.10",
+        rule: Some(stray_segment),
+    },
+    Spec {
+        id: "syn-in-handshake",
+        events: RST_SENT,
+        summary: "another SYN came in the middle of a handshake with port {port}",
+        many: "{count} handshakes were met by another SYN",
+        fix: Some(
+            "look for clients behind one address that share ports (NAT), or a middlebox that rewrites sequence numbers",
+        ),
+        evidence: "a SYN met a half-open request of the same addresses",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_minisocks.c: tcp_check_req, embryonic_reset",
+        since: "5.10",
+        rule: Some(syn_in_handshake),
+    },
+    Spec {
+        id: "bad-handshake-ack",
+        events: RST_SENT,
+        summary: "a segment of the handshake with {remote} acknowledges or echoes what was never sent",
+        many: "{count} handshakes were answered with impossible acknowledgments",
+        fix: Some(
+            "look for a middlebox that rewrites sequence numbers or timestamps, or answers left from an earlier connection on \
+             the same ports",
+        ),
+        evidence: "a socket in SYN_SENT or SYN_RECV refused a segment; the numbers that do not fit",
+        certainty: Certainty::Certain,
+        source: "net/ipv4/tcp_input.c: tcp_rcv_state_process, SYN_SENT and SYN_RECV",
+        since: "5.10",
+        rule: Some(bad_handshake_ack),
+    },
+];
+
+/// Where there was no socket.
+fn here(facts: &Facts<'_>) -> String {
+    format!("no socket for {} in this network namespace", facts.local)
+}
+
+fn closed_port(facts: &Facts<'_>) -> Option<Verdict> {
+    if !facts.answers_nobody() {
+        return None;
+    }
+    if facts.segment_is(SYN) {
+        let opens = !facts.segment_is(ACK);
+        return opens.then(|| Verdict::certain().with([here(facts), segment(facts)]));
+    }
+    facts.ended().is_none().then(|| {
+        Verdict::possible().with([
+            here(facts),
+            "not a SYN, and no connection that ended lately had these addresses: it may have ended before tcpwatch \
+             started"
+                .to_owned(),
+            segment(facts),
+        ])
+    })
+}
+
+fn forgotten_connect(facts: &Facts<'_>) -> Option<Verdict> {
+    if !facts.answers_nobody() || !facts.segment_is(SYN) || !facts.segment_is(ACK) {
+        return None;
+    }
+    let connecting = facts.has(flag::PAST) && state::last(&facts.record.past) == Some(SYN_SENT);
+    Some(if connecting {
+        Verdict::certain()
+            .with(["the socket was closed while it waited in SYN_SENT".to_owned(), segment(facts)])
+    } else {
+        Verdict::possible().with([
+            here(facts),
+            "tcpwatch saw no such connect: it may be older than tcpwatch, or the address is forged"
+                .to_owned(),
+            segment(facts),
+        ])
+    })
+}
+
+/// The first segment of a listener's new child: closed by it, the child comes from SYN_RECV.
+fn newborn(facts: &Facts<'_>) -> bool {
+    facts.began == Some(SYN_RECV)
+}
+
+fn data_after_close(facts: &Facts<'_>) -> Option<Verdict> {
+    if facts.passive() && facts.minisock() {
+        return Some(after_orphan(facts));
+    }
+    // The socket was closed by this very segment.
+    if !facts.answers_in(CLOSE) || facts.linger2_abort() || newborn(facts) {
+        return None;
+    }
+    let who = if facts.orphan() {
+        "the process had closed the socket"
+    } else if facts.record.socket.shutdown & 1 != 0 {
+        "the process had shut the socket for reading, and still holds it"
+    } else {
+        "nobody will read any more"
+    };
+    let data = match facts.record.packet.len {
+        0 => "the peer sent on".to_owned(),
+        bytes => format!("the peer sent {bytes} bytes"),
+    };
+    Some(Verdict::certain().with([format!("{who} ({}), {data}", facts.began_name()), segment(facts)]))
+}
+
+/// TIME_WAIT proper never answers with an RST: it is a FIN_WAIT2 whose process is gone.
+fn after_orphan(facts: &Facts<'_>) -> Verdict {
+    let what = if facts.segment_is(SYN) {
+        "a SYN for a new connection".to_owned()
+    } else if facts.record.packet.len > 0 {
+        format!("{} bytes of data that nobody will read", facts.record.packet.len)
+    } else {
+        "a segment beyond the end of what was received".to_owned()
+    };
+    Verdict::certain().with([
+        format!("the socket is orphaned in {}, the peer sent {what}", facts.began_name()),
+        segment(facts),
+    ])
+}
+
+fn stray_segment(facts: &Facts<'_>) -> Option<Verdict> {
+    // Without this reason it may also be a full queue with tcp_abort_on_overflow.
+    let stray = facts.answers_stray() && facts.reason_is("TCP_FLAGS") && facts.ended().is_none();
+    stray.then(|| {
+        let what = if facts.segment_is(FIN) { "a FIN" } else { "an ACK" };
+        Verdict::likely().with([
+            format!("{what} that fits no half-open request and no connection that ended lately"),
+            segment(facts),
+        ])
+    })
+}
+
+fn syn_in_handshake(facts: &Facts<'_>) -> Option<Verdict> {
+    // Of the full sockets only a child of TCP fast open has a request.
+    let request =
+        facts.answers_request() && facts.segment_is(SYN) || facts.answers_in(SYN_RECV) && checked(facts);
+    request.then(|| {
+        Verdict::certain().with([
+            "a half-open request with the same addresses was waiting for its last ACK".to_owned(),
+            segment(facts),
+        ])
+    })
+}
+
+fn checked(facts: &Facts<'_>) -> bool {
+    facts.site.is("tcp_check_req")
+}
+
+fn bad_handshake_ack(facts: &Facts<'_>) -> Option<Verdict> {
+    let socket = &facts.record.socket;
+    let ack = facts.record.packet.ack;
+    let (certainty, what) = if facts.answers_in(SYN_SENT) {
+        let why = if reason::acknowledges_syn(facts.record) {
+            "its timestamp echoes what was never sent".to_owned()
+        } else {
+            format!("it acknowledges {ack}, the SYN would be acknowledged by {}", socket.snd_nxt)
+        };
+        (Certainty::Certain, format!("in SYN_SENT: {why}"))
+    } else if facts.answers_in(SYN_RECV) && !checked(facts) {
+        let range = format!("{} to {} would do", socket.snd_una, socket.snd_nxt);
+        (Certainty::Certain, format!("in SYN_RECV: it acknowledges {ack}, {range}"))
+    } else if facts.answers_in(CLOSE) && !facts.linger2_abort() && newborn(facts) {
+        (Certainty::Likely, "the first segment of a new connection was refused".to_owned())
+    } else {
+        return None;
+    };
+    Some(Verdict::new(certainty).with([what, segment(facts)]))
+}
