@@ -3,7 +3,7 @@
 use crate::kernel::config::{config, filter};
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
-use crate::maps::{COUNTERS, DEAD, EVENTS, NETNS_COUNTERS};
+use crate::maps::{CLOSED, COUNTERS, DEAD, EVENTS, NETNS_COUNTERS};
 use crate::owners;
 use crate::words;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
@@ -119,6 +119,13 @@ fn count(hook: u8, change: impl FnOnce(&mut HookCounters)) {
     }
 }
 
+/// Whether user space has closed the books.
+#[inline(always)]
+fn is_closed() -> bool {
+    // SAFETY: a map value. Volatile, because user space changes it while the program runs.
+    CLOSED.get_ptr(0).is_some_and(|closed| unsafe { closed.read_volatile() } != 0)
+}
+
 /// Counts for a namespace, whatever the filter says.
 #[inline(always)]
 pub fn book(netns: u32, change: impl FnOnce(&mut NetnsCounters)) {
@@ -136,7 +143,7 @@ pub fn book(netns: u32, change: impl FnOnce(&mut NetnsCounters)) {
 /// A function of its own in the object too: with a hook's own variables it would not fit into the 512 bytes of stack.
 #[inline(never)]
 pub fn send(context: *mut c_void, event: &Event) {
-    if config!(deliver) & event.wanted == 0 {
+    if config!(deliver) & event.wanted == 0 || is_closed() {
         return;
     }
     count(event.hook, |row| row.seen += 1);
@@ -259,6 +266,9 @@ pub fn send_state(
     flags: u32,
     memory: *const Memory,
 ) {
+    if is_closed() {
+        return;
+    }
     count(hook, |row| row.seen += 1);
     let filter = filter();
     // SAFETY: the caller's map value.

@@ -27,6 +27,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tcpwatch_common::counters::HookCounters;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::Owner;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -37,8 +38,10 @@ const PACE: Duration = Duration::from_millis(20);
 const BATCH: usize = 4096;
 /// Between two looks at what was lost.
 const LOSS_PACE: Duration = Duration::from_secs(1);
-/// Longer than any program runs.
+/// Longer than any program runs, unless its task has to wait for a CPU in the middle of it.
 const SETTLE: Duration = Duration::from_millis(10);
+/// How often to wait that long for a program that is in the middle of its account.
+const SETTLE_TRIES: u32 = 100;
 /// A second signal within this time is the first one's echo: `timeout` sends it to the process and to its group.
 const SAME_WISH: Duration = Duration::from_millis(300);
 /// Network namespaces whose last TIME_WAIT refusal is remembered.
@@ -179,7 +182,10 @@ impl Run {
             stop: Arc::clone(&stop.asked),
         };
         let mut live = Live::start(&shape, &settings)?;
-        let books = Books::open(host);
+        let books = Books::open(host, || live.netns_counters());
+        if let Some(note) = live.unexpected() {
+            eprintln!("tcpwatch: {note}");
+        }
         let seed = seed::scan(host);
         live.seed(&seed)?;
         for note in seed::notes(&seed, &host.proc) {
@@ -350,20 +356,31 @@ impl Run {
         Ok(())
     }
 
-    /// Takes everything off the kernel, so that nothing moves any more; then what is left in the ring, then the books.
+    /// The counters, once the programs at work on other CPUs have finished.
+    fn settle(&self) -> Result<Vec<(u8, HookCounters)>> {
+        for _ in 0..SETTLE_TRIES {
+            std::thread::sleep(SETTLE);
+            let counters = self.live.counters()?;
+            if counters.iter().all(|(_, row)| row.balanced()) {
+                return Ok(counters);
+            }
+        }
+        self.live.counters()
+    }
+
+    /// Has the programs stop, so that nothing moves any more; then what is left in the ring, then the books. The programs are
+    /// taken off last, when the summary is out: that can take seconds.
     fn close(mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<Exit> {
         let watched = self.started.elapsed();
         self.until = Clock::read().mono_ns;
         let explained = self.live.netns_counters();
         let reconciled = self.books.reconcile(&explained);
         let missed: BTreeMap<u8, u64> = self.live.missed().into_iter().collect();
-        self.live.detach();
+        self.live.close()?;
         self.empty(options, sink)?;
-        // A program may still run on another CPU for some microseconds after it was taken off.
-        std::thread::sleep(SETTLE);
+        let counters = self.settle()?;
         self.empty(options, sink)?;
         self.report_losses(sink)?;
-        let counters = self.live.counters()?;
         let lost = counters.iter().map(|(_, row)| row.lost).sum::<u64>()
             + missed.values().sum::<u64>()
             + self.malformed;

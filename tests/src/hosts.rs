@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::stage::NotHere;
+use crate::tally::{Tally, say};
 
 mod degraded;
 pub mod disguise;
@@ -189,17 +190,6 @@ impl Drop for Scratch {
     }
 }
 
-#[derive(Default)]
-struct Tally {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
-}
-
-fn say(line: &str) {
-    drop(writeln!(std::io::stdout().lock(), "{line}"));
-}
-
 /// Names every case.
 pub fn list() {
     for case in cases() {
@@ -242,34 +232,20 @@ pub fn run(options: &Options) -> Result<bool> {
         of(When::Last).into_iter().for_each(play_one);
     }
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut last = format!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.skipped > 0 {
-        last += &format!(", {} skipped", tally.skipped);
-    }
-    say(&last);
+    tally.finish();
     Ok(tally.failed == 0 && tally.passed > 0)
 }
 
-/// The form of the scenarios: every line has a family there, so it has one here.
+/// In the form of the scenarios: every line has a family there, so it has one here.
 fn note(tally: &mut Tally, name: &str, outcome: Result<()>, began: Instant) {
     let seconds = began.elapsed().as_secs_f64();
-    match outcome {
-        Ok(()) => {
-            tally.passed += 1;
-            say(&format!("ok   {name} v4"));
+    let label = format!("{name} v4");
+    match outcome.map_err(|error| error.downcast::<NotHere>()) {
+        Ok(()) => tally.note(&label, &[]),
+        Err(Ok(NotHere(why))) => tally.skip(&label, &why),
+        Err(Err(error)) => {
+            tally.note(&label, &[format!("{error:#}").replace('\n', "\n       ")]);
         }
-        Err(error) => match error.downcast::<NotHere>() {
-            Ok(NotHere(why)) => {
-                tally.skipped += 1;
-                say(&format!("n/a  {name} v4: {why}"));
-            }
-            Err(error) => {
-                tally.failed += 1;
-                let text = format!("{error:#}");
-                let text = text.lines().collect::<Vec<_>>().join("\n       ");
-                say(&format!("FAIL {name} v4: {text}"));
-            }
-        },
     }
     drop(writeln!(std::io::stderr().lock(), "{seconds:>6.1} s  {name}"));
 }

@@ -16,4 +16,5 @@ pub mod run;
 pub mod scenarios;
 pub mod stage;
 pub mod sys;
+mod tally;
 pub mod watch;

@@ -12,6 +12,7 @@ use crate::net::{Family, Pair};
 use crate::scenarios::{self, Scenario, When};
 use crate::stage::{Gate, NotHere, Stage};
 use crate::sys;
+use crate::tally::{Tally, say};
 use crate::watch::{Captured, Watch};
 
 /// How many scenarios play at once. Most of their time is waiting for timers.
@@ -50,19 +51,6 @@ struct Part {
     label: String,
     scenario: &'static Scenario,
     family: Family,
-}
-
-/// Counts of the last line.
-#[derive(Default)]
-struct Tally {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
-}
-
-/// Writes a line for the reader of the results. A closed pipe is no reason to fail.
-fn say(line: &str) {
-    drop(writeln!(std::io::stdout().lock(), "{line}"));
 }
 
 /// What came of one scenario.
@@ -276,10 +264,7 @@ fn report(
     for (at, verdict) in verdicts {
         let label = &parts[*at].label;
         match verdict {
-            Verdict::NotHere(why) => {
-                tally.skipped += 1;
-                say(&format!("n/a  {label}: {why}"));
-            }
+            Verdict::NotHere(why) => tally.skip(label, why),
             Verdict::Wrong(problems) => tally.note(label, problems),
             Verdict::Ok => tally.note(label, &[]),
         }
@@ -297,24 +282,8 @@ fn report(
     for line in books {
         say(&format!("books {line}"));
     }
-    let mut last = format!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.skipped > 0 {
-        last += &format!(", {} skipped", tally.skipped);
-    }
-    say(&last);
+    tally.finish();
     tally.failed == 0
-}
-
-impl Tally {
-    fn note(&mut self, label: &str, problems: &[String]) {
-        if problems.is_empty() {
-            self.passed += 1;
-            say(&format!("ok   {label}"));
-        } else {
-            self.failed += 1;
-            say(&format!("FAIL {label}: {}", problems.join("\n       ")));
-        }
-    }
 }
 
 impl Record {

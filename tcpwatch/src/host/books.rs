@@ -86,11 +86,13 @@ impl Row {
     }
 }
 
-/// The state of the kernel's counters when tcpwatch began to count.
+/// The state of both sides' counters when tcpwatch began to hold them against each other.
 #[derive(Debug)]
 pub struct Books {
     host: Host,
     spaces: BTreeMap<u32, Space>,
+    /// What the programs had counted by then.
+    explained: BTreeMap<u32, NetnsCounters>,
 }
 
 #[derive(Debug, Default)]
@@ -103,14 +105,15 @@ struct Space {
 }
 
 impl Books {
-    /// Notes where the counters of every namespace stand. Call it right when the hooks begin to count.
-    pub fn open(host: &Host) -> Self {
-        let mut books = Self { host: host.clone(), spaces: BTreeMap::new() };
-        for namespace in netns::list(host) {
+    /// Notes where the counters of every namespace stand: the kernel's, and right after them the programs' own, which have
+    /// counted since each was attached.
+    pub fn open(host: &Host, explained: impl FnOnce() -> Vec<(u32, NetnsCounters)>) -> Self {
+        let read = |namespace: netns::Namespace| {
             let base = namespace.pid.and_then(|pid| Counters::read(&host.proc, pid, namespace.inode));
-            books.spaces.insert(namespace.inode, Space { base, pid: namespace.pid });
-        }
-        books
+            (namespace.inode, Space { base, pid: namespace.pid })
+        };
+        let spaces = netns::list(host).into_iter().map(read).collect();
+        Self { host: host.clone(), spaces, explained: explained().into_iter().collect() }
     }
 
     /// Holds tcpwatch's counts against the kernel's, for every namespace that either of them knows, by inode. A namespace
@@ -128,13 +131,14 @@ impl Books {
             .into_iter()
             .flat_map(|netns| {
                 let ours = explained.get(&netns).copied().unwrap_or(&none);
+                let ours_before = self.explained.get(&netns).unwrap_or(&none);
                 let space = self.spaces.get(&netns);
                 let now = now.get(&netns);
                 ACCOUNTS.map(|(counter, name, count)| Row {
                     netns,
                     counter,
                     kernel: now.and_then(|now| grown(space?, now, name)),
-                    explained: count(ours),
+                    explained: since(count(ours_before), count(ours)),
                 })
             })
             .collect()
@@ -158,6 +162,12 @@ impl Books {
             self.spaces.entry(inode).or_insert_with(from_zero).pid = Some(pid);
         }
     }
+}
+
+/// How far a count of the programs has moved. Their table forgets the namespace that was quiet for longest when it is full,
+/// and then counts from 0.
+fn since(before: u64, now: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
 }
 
 /// How far a counter has moved. A counter below its own past belongs to another namespace: the inode number was given
@@ -215,7 +225,7 @@ mod tests {
         let tree = Tree::new();
         tree.process(5, &Process { netns: 11, ..Process::PLAIN });
         counters(&tree, 5, 100, 20, 3);
-        let mut books = Books::open(&tree.host());
+        let mut books = Books::open(&tree.host(), Vec::new);
         counters(&tree, 5, 115, 21, 3);
         let ours = NetnsCounters { rst_sent: 15, listen_drops: 2, ..NetnsCounters::default() };
         let rows = books.reconcile(&[(11, ours)]);
@@ -230,10 +240,36 @@ mod tests {
     }
 
     #[test]
+    fn what_the_programs_counted_before_the_books_opened_is_not_explained_twice() {
+        let tree = Tree::new();
+        space(&tree, 5, 11, 100);
+        let ours = |rst_sent| NetnsCounters { rst_sent, ..NetnsCounters::default() };
+        // The hooks were attached one by one, and the kernel had reset three connections before the last one held.
+        let mut books = Books::open(&tree.host(), || vec![(11, ours(3)), (12, ours(9))]);
+        counters(&tree, 5, 104, 0, 0);
+        let rows = books.reconcile(&[(11, ours(7)), (13, ours(2))]);
+        assert_eq!((rsts(&rows, 11).kernel, rsts(&rows, 11).explained), (Some(4), 4));
+        assert_eq!(rsts(&rows, 13).explained, 2, "one that came later");
+        let rows = books.reconcile(&[(11, ours(7)), (12, ours(1))]);
+        assert_eq!(rsts(&rows, 12).explained, 1, "forgotten by the programs in the meantime");
+    }
+
+    #[test]
+    fn the_programs_are_asked_right_after_the_kernel() {
+        let tree = Tree::new();
+        space(&tree, 5, 11, 100);
+        let mut books = Books::open(&tree.host(), || {
+            counters(&tree, 5, 150, 0, 0);
+            Vec::new()
+        });
+        assert_eq!(rsts(&books.reconcile(&[]), 11).kernel, Some(50));
+    }
+
+    #[test]
     fn a_namespace_that_is_gone_has_no_kernel_side() {
         let tree = Tree::new();
         space(&tree, 5, 11, 100);
-        let mut books = Books::open(&tree.host());
+        let mut books = Books::open(&tree.host(), Vec::new);
         tree.remove("proc/5");
         let rows = books.reconcile(&[(11, NetnsCounters { rst_sent: 4, ..NetnsCounters::default() })]);
         assert_eq!((rsts(&rows, 11).kernel, rsts(&rows, 11).explained), (None, 4));
@@ -246,7 +282,7 @@ mod tests {
     fn another_process_answers_when_the_first_is_gone() {
         let tree = Tree::new();
         space(&tree, 5, 11, 100);
-        let mut books = Books::open(&tree.host());
+        let mut books = Books::open(&tree.host(), Vec::new);
         tree.remove("proc/5");
         space(&tree, 6, 11, 107);
         assert_eq!(rsts(&books.reconcile(&[]), 11).kernel, Some(7));
@@ -258,7 +294,7 @@ mod tests {
     fn a_new_namespace_counts_from_zero_even_if_nothing_was_explained() {
         let tree = Tree::new();
         space(&tree, 5, 11, 100);
-        let mut books = Books::open(&tree.host());
+        let mut books = Books::open(&tree.host(), Vec::new);
         space(&tree, 6, 12, 9);
         let rows = books.reconcile(&[]);
         assert_eq!((rsts(&rows, 12).kernel, rsts(&rows, 12).explained), (Some(9), 0));
@@ -271,7 +307,7 @@ mod tests {
         tree.write("run/netns/blue", "");
         let blue = fs::metadata(tree.root.join("run/netns/blue")).unwrap().ino();
         let blue = u32::try_from(blue).unwrap();
-        let mut books = Books::open(&tree.host());
+        let mut books = Books::open(&tree.host(), Vec::new);
         space(&tree, 6, blue, 500);
         assert_eq!(rsts(&books.reconcile(&[]), blue).kernel, None);
     }
@@ -280,7 +316,7 @@ mod tests {
     fn an_inode_given_away_again_does_not_count_backwards() {
         let tree = Tree::new();
         space(&tree, 5, 11, 100);
-        let mut books = Books::open(&tree.host());
+        let mut books = Books::open(&tree.host(), Vec::new);
         space(&tree, 5, 11, 8);
         assert_eq!(rsts(&books.reconcile(&[]), 11).kernel, Some(8));
     }

@@ -171,7 +171,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     ];
     findings.push(descriptors(facts));
     findings.extend(pids(facts));
-    findings.extend(memlock(facts));
+    findings.extend(locked_memory(facts));
     findings
 }
 
@@ -340,7 +340,7 @@ fn pids(facts: &Facts) -> Option<Finding> {
 }
 
 /// Since 5.11 the memory of BPF maps is charged to the cgroup instead.
-fn memlock(facts: &Facts) -> Option<Finding> {
+pub fn locked_memory(facts: &Facts) -> Option<Finding> {
     let limit = facts.memlock.filter(|limit| *limit < 256 << 20)?;
     // With the capability tcpwatch raises the limit itself.
     (facts.older_than((5, 11)) && !facts.has(cap::SYS_RESOURCE)).then(|| {

@@ -75,6 +75,23 @@ impl Hook {
     pub fn name(&self) -> &'static str {
         id::name(self.id).unwrap_or("unnamed")
     }
+
+    /// Without it whole kinds of events are missing or nobody owns them, and no other hook makes up for that.
+    pub fn is_essential(&self) -> bool {
+        matches!(
+            self.id,
+            id::INET_SOCK_SET_STATE
+                | id::INET_TWSK_ALLOC
+                | id::TCP_SEND_RESET
+                | id::TCP_V4_SEND_RESET
+                | id::TCP_V6_SEND_RESET
+                | id::TCP_RESET
+                | id::TCP_RECEIVE_RESET
+                | id::TCP_CONN_REQUEST
+                | id::TCP_V4_SYN_RECV_SOCK
+                | id::TCP_V6_SYN_RECV_SOCK
+        )
+    }
 }
 
 macro_rules! ways {
@@ -257,6 +274,13 @@ impl Plan<'_> {
     /// Ways that can work for a hook on this kernel, best first.
     pub fn ways(&self, hook: &'static Hook) -> impl Iterator<Item = &'static Way> {
         hook.ways.iter().filter(move |way| self.granted.allows(way.rung) && self.kernel_has(hook, way))
+    }
+
+    /// Whether a hook is known to be there and this host grants a way to it: if it is not attached all the same, something
+    /// is wrong with its program.
+    pub fn owes(&self, hook: &'static Hook) -> bool {
+        let mut ways = self.ways(hook);
+        ways.any(|way| way.rung != Rung::Kprobe || self.shape.functions.contains_key(hook.name()))
     }
 
     fn kernel_has(&self, hook: &Hook, way: &Way) -> bool {

@@ -125,6 +125,10 @@ pub(super) fn short(error: &anyhow::Error) -> String {
         }
         let line = cause.to_string();
         let line = line.lines().next().unwrap_or_default();
+        // Some errors already end with the words of the one below.
+        if text.ends_with(line) {
+            continue;
+        }
         if !text.is_empty() {
             text.push_str(": ");
         }
@@ -139,4 +143,25 @@ pub(super) fn verifier_log(error: &anyhow::Error) -> Option<String> {
         Some(ProgramError::LoadError { verifier_log, .. }) => Some(verifier_log.to_string()),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aya::EbpfError;
+    use aya::maps::MapError;
+    use std::io;
+
+    #[test]
+    fn an_error_says_everything_once() {
+        let refused = MapError::CreateError {
+            name: "LIVE".to_owned(),
+            io_error: io::Error::from_raw_os_error(libc::EPERM),
+        };
+        let error = anyhow::Error::from(EbpfError::MapError(refused)).context("cannot start");
+        assert_eq!(
+            short(&error),
+            "cannot start: map error: failed to create map `LIVE`: Operation not permitted (os error 1)"
+        );
+    }
 }

@@ -2,13 +2,13 @@
 
 use super::attach::{attach, debug, missed, probe, short, verifier_log};
 use super::object;
-use crate::host::preflight::HookStatus;
+use crate::host::Host;
+use crate::host::preflight::{self, HookStatus};
 use crate::host::seed::Seed;
 use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, Way, When};
 use crate::kernel::shape::Shape;
 use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
-use aya::programs::Program;
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya::{Btf, Ebpf, EbpfLoader};
 use std::fmt;
 use std::path::Path;
@@ -63,12 +63,15 @@ pub struct Live {
     events: RingBuf<MapData>,
     counters: PerCpuArray<MapData, HookCounters>,
     netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
+    closed: Array<MapData, u32>,
     granted: Granted,
     status: Vec<HookStatus>,
     /// What holds, by hook.
     attached: Vec<(u8, &'static Way)>,
     /// Hooks whose module is not loaded yet.
     waiting: Vec<&'static Hook>,
+    /// Essential hooks that are not attached though this host grants a way to them, and what was said.
+    unexpected: Vec<String>,
 }
 
 impl Live {
@@ -95,19 +98,24 @@ impl Live {
             .map_err(anyhow::Error::from)
             .map_err(|error| {
                 let why = short(&error);
-                anyhow!(
-                    "cannot create the tables in the kernel: {why}\nhint: `tcpwatch doctor` says which privilege is missing"
-                )
+                let memory = preflight::locked_memory(&preflight::Facts::read(&Host::live(), true));
+                let hint = memory.map_or_else(
+                    || "`tcpwatch doctor` says which privilege is missing".to_owned(),
+                    |finding| format!("{}: {}; {}", finding.what, finding.effect, finding.hint),
+                );
+                anyhow!("cannot create the tables in the kernel: {why}\nhint: {hint}")
             })?;
         let mut live = Self {
             events: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
             netns: PerCpuHashMap::try_from(take(&mut ebpf, "NETNS_COUNTERS")?)?,
+            closed: Array::try_from(take(&mut ebpf, "CLOSED")?)?,
             ebpf,
             granted,
             status: Vec::new(),
             attached: Vec::new(),
             waiting: Vec::new(),
+            unexpected: Vec::new(),
         };
         for hook in HOOKS.iter().filter(|hook| plan.wants(hook)) {
             // Each takes some milliseconds, because the kernel waits for all CPUs.
@@ -151,6 +159,10 @@ impl Live {
             }
         }
         if attached.is_none() {
+            if hook.is_essential() && plan.owes(hook) {
+                let tried: Vec<_> = tried.iter().map(|(how, why)| format!("{how}: {why}")).collect();
+                self.unexpected.push(format!("{} ({}; {})", hook.name(), tried.join(", "), hook.loses));
+            }
             for way in hook.ways.iter().filter(|way| plan.ways(hook).all(|other| other.rung != way.rung)) {
                 let why = match refused.iter().find(|(rung, _)| *rung == way.rung) {
                     Some((_, why)) => why.clone(),
@@ -180,6 +192,17 @@ impl Live {
     /// What is attached, how, and what is not.
     pub fn status(&self) -> &[HookStatus] {
         &self.status
+    }
+
+    /// A sentence when this kernel grants more than it took: what is missing then is missing by a fault of tcpwatch.
+    pub fn unexpected(&self) -> Option<String> {
+        (!self.unexpected.is_empty()).then(|| {
+            format!(
+                "not everything will be seen, because hooks that this kernel has could not be attached: {}\n\
+                 hint: this is a bug of tcpwatch: please report it with the output of `TCPWATCH_DEBUG=1 tcpwatch doctor`",
+                self.unexpected.join(", ")
+            )
+        })
     }
 
     pub fn is_attached(&self, id: u8) -> bool {
@@ -234,19 +257,11 @@ impl Live {
         Ok(())
     }
 
-    /// Takes every program off. Records and counters stay, and do not change any more.
-    pub fn detach(&mut self) {
+    /// Lets no program count or send any more. Those at work on another CPU may still finish, for some microseconds. The
+    /// programs stay where they are until [`Live`] is dropped: taking them off takes up to a tenth of a second for each.
+    pub fn close(&mut self) -> Result<()> {
         self.waiting.clear();
-        for (_, program) in self.ebpf.programs_mut() {
-            // What was never loaded has nothing to be taken off.
-            let _ = match program {
-                Program::RawTracePoint(program) => program.unload(),
-                Program::FEntry(program) => program.unload(),
-                Program::FExit(program) => program.unload(),
-                Program::KProbe(program) => program.unload(),
-                _ => Ok(()),
-            };
-        }
+        self.closed.set(0, 1, 0).context("cannot tell the programs to stop counting")
     }
 
     /// Hands out the records that are there, at most `limit`; gives how many they were.

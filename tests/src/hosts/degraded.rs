@@ -60,7 +60,10 @@ fn few_capabilities(lab: &Lab) -> Result<()> {
     let few = [if older { "--keep=24,38,39" } else { "--keep=38,39" }];
     if older {
         let ended = lab.odd(&["--keep=38,39"], &["--for", "1s"]).run()?;
-        ended.refused(1, &["cannot create the tables"]).context("with little locked memory")?;
+        let words = ["cannot create the tables", "locked memory is limited", "CAP_SYS_RESOURCE"];
+        ended.refused(1, &words).context("with little locked memory")?;
+        let said = ended.stderr.matches("failed to create map").count();
+        ensure!(said == 1, "the error says {said} times what failed: {}", ended.stderr.trim());
         let doctor = lab.odd(&["--keep=38,39"], &["doctor"]).run()?;
         let page = doctor.stdout.join(" ");
         ensure!(page.contains("locked memory is limited"), "doctor says: {page}");
