@@ -4,11 +4,13 @@
 
 mod args;
 pub mod doctor;
+pub mod explain;
 mod lookup;
 mod options;
+mod page;
 mod values;
 
-pub use options::{Attach, Color, DoctorOptions, TraceOptions};
+pub use options::{Attach, Color, DoctorOptions, ExplainOptions, TraceOptions};
 
 use crate::host::Host;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -40,10 +42,13 @@ impl From<Exit> for ExitCode {
 pub enum Command {
     Trace(TraceOptions),
     Doctor(DoctorOptions),
+    Explain(ExplainOptions),
     /// Print the page `docs/hooks.md`, made from the table.
     DocsHooks,
     /// Print the page `docs/causes.md`, made from the catalogue.
     DocsCauses,
+    /// Print the page `docs/reasons.md`, made from the dictionary.
+    DocsReasons,
 }
 
 /// What comes of a command line that is in order.
@@ -102,7 +107,7 @@ pub fn help() -> String {
 }
 
 /// An error and its causes in one sentence, and the hint of the outermost that has one as the last line.
-pub fn explain(error: &anyhow::Error) -> String {
+pub fn sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     let mut hint = None;
     for cause in error.chain() {

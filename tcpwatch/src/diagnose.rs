@@ -10,6 +10,7 @@ pub mod reason;
 pub(crate) mod samples;
 pub mod site;
 pub mod state;
+pub mod words;
 
 use crate::event::{Endpoint, Event, EventKind, ListenInfo, PacketInfo, TaskContext, TaskInfo, TimeWaitInfo};
 use crate::kernel::names::ReasonNames;

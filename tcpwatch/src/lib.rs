@@ -26,10 +26,11 @@ pub mod sink;
 pub mod cli;
 pub mod pipeline;
 
-use crate::cli::{Command, DoctorOptions, Exit};
+use crate::cli::explain::Kernel;
+use crate::cli::{Command, DoctorOptions, Exit, ExplainOptions};
 use crate::host::Host;
 use crate::host::preflight::{self, Finding};
-use crate::kernel::shape::Shape;
+use crate::kernel::shape::{self, Shape};
 use crate::source::{Live, Settings};
 use anyhow::Result;
 use std::io::Write;
@@ -46,12 +47,17 @@ pub fn run(command: Command, host: &Host) -> Result<Exit> {
     match command {
         Command::Trace(options) => pipeline::trace(&options, host),
         Command::Doctor(options) => doctor(&options, host),
+        Command::Explain(options) => explain(&options),
         Command::DocsHooks => {
             write_out(&kernel::hooks::page())?;
             Ok(Exit::Ok)
         }
         Command::DocsCauses => {
             write_out(&diagnose::catalog::page())?;
+            Ok(Exit::Ok)
+        }
+        Command::DocsReasons => {
+            write_out(&diagnose::words::page())?;
             Ok(Exit::Ok)
         }
     }
@@ -72,7 +78,7 @@ fn doctor(options: &DoctorOptions, host: &Host) -> Result<Exit> {
         // A finding that is fatal explains it better than the error does.
         Err(_) if preflight::is_hopeless(&report.findings) => {}
         Err(error) => {
-            let text = cli::explain(&error);
+            let text = cli::sentence(&error);
             let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
             report.findings.push(Finding {
                 what: what.to_owned(),
@@ -85,6 +91,20 @@ fn doctor(options: &DoctorOptions, host: &Host) -> Result<Exit> {
     }
     write_out(&if options.json { report.json() } else { report.text() })?;
     Ok(if report.works() { Exit::Ok } else { Exit::Failed })
+}
+
+/// What a name means. It asks for no privileges: a kernel that hides its types costs only its numbers.
+fn explain(options: &ExplainOptions) -> Result<Exit> {
+    let reasons = shape::reasons(options.btf.as_deref());
+    let kernel = match (reasons, &options.btf) {
+        (Ok(reasons), Some(_)) => Some(Kernel { name: "the given kernel".to_owned(), reasons }),
+        (Ok(reasons), None) => Some(Kernel { name: format!("kernel {}", kernel::release()), reasons }),
+        (Err(error), Some(_)) => return Err(error),
+        (Err(_), None) => None,
+    };
+    let answer = cli::explain::answer(options.name.as_deref(), kernel.as_ref())?;
+    write_out(&if options.json { answer.json() } else { answer.text() })?;
+    Ok(Exit::Ok)
 }
 
 /// Writes a page to standard output. A reader that has gone is no error.

@@ -21,8 +21,9 @@ fn finish(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("tcpwatch: {}", cli::explain(&error));
-            Exit::Failed.into()
+            eprintln!("tcpwatch: {}", cli::sentence(&error));
+            // What was typed may turn out to make no sense only when it is looked up.
+            error.downcast_ref::<cli::Error>().map_or(Exit::Failed, |error| error.exit).into()
         }
     }
 }

@@ -23,6 +23,9 @@ const BAD: &[(&[&str], Exit)] = &[
     (&["--events", "lisen"], Exit::Usage),
     (&["--events", "leak"], Exit::Usage),
     (&["--buffer", "3M"], Exit::Usage),
+    (&["explain", "--no-such-flag"], Exit::Usage),
+    (&["explain", "TCP_STATE", "TCP_FLAGS"], Exit::Usage),
+    (&["explain", "--btf", "/no/such/file"], Exit::Failed),
     (&["-p", NOBODY], Exit::Failed),
     (&["--netns", "no-such-namespace"], Exit::Failed),
     (&["--btf", "/no/such/file"], Exit::Failed),
@@ -64,4 +67,34 @@ fn help_and_version_go_to_standard_output() {
         assert!(String::from_utf8(output.stdout).unwrap().starts_with(begins), "{flag}");
         assert!(output.stderr.is_empty(), "{flag}");
     }
+}
+
+/// What is looked up only when it runs has the same form.
+#[test]
+fn names_that_mean_nothing_have_a_hint_and_a_status() {
+    for name in ["no-such-name", "", "99999", "18446744073709551616"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_tcpwatch")).args(["explain", name]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{name}: {text}");
+        assert!(output.stdout.is_empty(), "{name}");
+        assert!(text.lines().last().is_some_and(|line| line.starts_with("hint: ")), "{name}: {text}");
+    }
+}
+
+#[test]
+fn explain_takes_the_reasons_of_a_file_or_says_why_not() {
+    let btf = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernels/6.12.107+deb13-cloud-amd64/btf");
+    let explain = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_tcpwatch")).arg("explain").args(args).output().unwrap()
+    };
+    let output = explain(&["14", "--btf", btf]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.starts_with("TCP_STATE: reset reason of the kernel (sk_rst_reason), 14 in the given kernel\n"),
+        "{text}"
+    );
+    let output = explain(&["TCP_STATE", "--btf", "/dev/null"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.lines().last().is_some_and(|line| line.starts_with("hint: ")), "{text}");
 }

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tcpwatch::diagnose::reason;
+use tcpwatch::diagnose::words::{Dictionary, NO_REASONS};
 use tcpwatch::kernel::hooks::{Granted, HOOKS, Plan, Rung, When};
+use tcpwatch::kernel::names::ReasonNames;
 use tcpwatch::kernel::shape::{self, SYSTEM_BTF, Shape};
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::offsets::{ABSENT, Offsets};
@@ -156,16 +157,47 @@ fn every_optional_field_is_in_some_kernel() {
 
 /// Numbers move between releases; names are what the rules go by.
 #[test]
-fn every_reset_reason_is_known() {
+fn every_reset_reason_has_words() {
     for kernel in kernels() {
         for (number, name) in kernel.shape().reasons.resets() {
+            let known =
+                NO_REASONS.contains(&name) || Dictionary::Reset.words().iter().any(|word| word.name == name);
             assert!(
-                reason::KNOWN.contains(&name),
-                "{}: reset reason {name} ({number}) is new: give it a cause, then add it to `reason::KNOWN`",
+                known,
+                "{}: reset reason {name} ({number}) is new: give it a cause, and words in diagnose/words/reset.rs",
                 kernel.release
             );
         }
     }
+}
+
+#[test]
+fn every_drop_reason_of_tcp_has_words() {
+    for kernel in kernels() {
+        for (number, name) in kernel.shape().reasons.drops() {
+            let known = !name.starts_with("TCP_") || Dictionary::Drop.find(name).is_some();
+            assert!(
+                known,
+                "{}: drop reason {name} ({number}) is new: give it words in diagnose/words/drop.rs",
+                kernel.release
+            );
+        }
+    }
+}
+
+/// A word for a reason that no kernel has is a misspelt one.
+#[test]
+fn every_word_for_a_reason_is_in_some_kernel() {
+    let reasons: Vec<_> = kernels().iter().map(|kernel| kernel.shape().reasons).collect();
+    let somewhere = |dictionary: Dictionary, names: &dyn Fn(&ReasonNames) -> Vec<(u32, &str)>| {
+        for word in dictionary.words() {
+            let there =
+                |kernel: &ReasonNames| names(kernel).iter().any(|(_, name)| dictionary.is(name, word.name));
+            assert!(reasons.iter().any(there), "no kernel has the {} {}", dictionary.id(), word.name);
+        }
+    };
+    somewhere(Dictionary::Reset, &ReasonNames::resets);
+    somewhere(Dictionary::Drop, &ReasonNames::drops);
 }
 
 #[test]

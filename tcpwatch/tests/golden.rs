@@ -1,11 +1,13 @@
-//! Records built in code, through diagnosis and both sinks, against golden files. `UPDATE_GOLDEN=1` writes them anew.
+//! Records built in code, through diagnosis and both sinks, and pages of the dictionary, against golden files. `UPDATE_GOLDEN=1` writes them anew.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to say where")]
 
 use std::path::PathBuf;
+use tcpwatch::cli::explain::{Kernel, answer};
 use tcpwatch::decode::{Raw, decode};
 use tcpwatch::diagnose::{Context, interpret, interpret_state};
 use tcpwatch::event::{CauseCount, Event, HookBooks, HookStatus, Lost, Reconciliation, Start, Summary};
 use tcpwatch::kernel::names::ReasonNames;
+use tcpwatch::kernel::shape;
 use tcpwatch::kernel::symbols::Symbols;
 use tcpwatch::sink::Sink;
 use tcpwatch::sink::json::JsonSink;
@@ -320,6 +322,32 @@ fn compare(name: &str, found: &[u8]) {
         assert_eq!(expected, found, "{name}:{} differs; UPDATE_GOLDEN=1 writes it anew", number + 1);
     }
     assert_eq!(expected.lines().count(), found.lines().count(), "{name} has another length");
+}
+
+/// Names of every kind, as the 6.12 kernel has them.
+#[test]
+fn explanations() {
+    let btf: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "kernels", "6.12.107+deb13-cloud-amd64", "btf"]
+        .iter()
+        .collect();
+    let kernel = Kernel { name: "kernel 6.12.107".to_owned(), reasons: shape::reasons(Some(&btf)).unwrap() };
+    let mut out = String::new();
+    for name in [
+        "linger-zero",
+        "SK_RST_REASON_TCP_STATE",
+        "tcp_flags",
+        "TCP_LISTEN_OVERFLOW",
+        "VXLAN_INVALID_HDR",
+        "CLOSE-WAIT",
+        "TcpExtListenDrops",
+        "tw_overflow",
+        "listener",
+    ] {
+        let answer = answer(Some(name), Some(&kernel)).unwrap();
+        out.push_str(&format!("$ tcpwatch explain {name}\n{}\n", answer.text()));
+        out.push_str(&format!("$ tcpwatch explain --json {name}\n{}\n", answer.json()));
+    }
+    compare("explain.txt", out.as_bytes());
 }
 
 #[test]

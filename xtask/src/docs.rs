@@ -26,6 +26,7 @@ const PAGES: &[Page] = &[
     Page { file: "README.md", args: &["--help"], place: Place::Block("help") },
     Page { file: "docs/hooks.md", args: &["docs", "hooks"], place: Place::Whole },
     Page { file: "docs/causes.md", args: &["docs", "causes"], place: Place::Whole },
+    Page { file: "docs/reasons.md", args: &["docs", "reasons"], place: Place::Whole },
 ];
 
 /// `cargo xtask docs`.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// The commands that are shown.
-pub(super) const COMMANDS: [&str; 2] = ["trace", "doctor"];
+pub(super) const COMMANDS: [&str; 3] = ["trace", "explain", "doctor"];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -16,7 +16,7 @@ pub(super) const COMMANDS: [&str; 2] = ["trace", "doctor"];
     bin_name = "tcpwatch",
     version,
     about = "Names the process, the socket and the cause behind every TCP reset and every refused connection.",
-    override_usage = "tcpwatch [trace] [OPTIONS]\n       tcpwatch doctor [--json]",
+    override_usage = "tcpwatch [trace] [OPTIONS]\n       tcpwatch explain [NAME]\n       tcpwatch doctor [--json]",
     after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 events were lost under --strict.",
     help_template = TEMPLATE,
     max_term_width = 100,
@@ -35,6 +35,9 @@ pub(super) enum Sub {
     /// Stream events, one line each, the cause under it (the default)
     #[command(help_template = TEMPLATE)]
     Trace(Box<TraceArgs>),
+    /// Tell what a name means: a cause, a reset or drop reason, a TCP state, a counter
+    #[command(help_template = TEMPLATE)]
+    Explain(ExplainArgs),
     /// Tell what this kernel and these privileges let tcpwatch see, and what to do about the rest
     #[command(help_template = TEMPLATE)]
     Doctor(DoctorArgs),
@@ -52,6 +55,8 @@ pub(super) enum Page {
     Hooks,
     /// The causes that events can have
     Causes,
+    /// The kernel's names
+    Reasons,
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +122,19 @@ pub(super) struct DoctorArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// Types (BTF) of the running kernel, where it does not show them itself
+    #[arg(long, value_name = "FILE")]
+    pub(super) btf: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// A name as the kernel, ss, nstat or tcpwatch print it, or a number of a reason; none: list every name
+    #[arg(value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Types (BTF) of the kernel whose reasons are meant [default: the running one]
     #[arg(long, value_name = "FILE")]
     pub(super) btf: Option<PathBuf>,
 }

@@ -1,11 +1,9 @@
 //! `tcpwatch doctor`: what is seen on this host, what is not, and what to do about it.
 
+use super::page::Page;
 use crate::host::preflight::{self, Finding, HookStatus};
 use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// Columns of the text form.
-const WIDTH: usize = 100;
 
 /// Everything that doctor found.
 #[derive(Clone, Debug, Default)]
@@ -173,51 +171,9 @@ impl<'a> From<&'a HookStatus> for OutputHook<'a> {
     }
 }
 
-/// Wraps at the width, whole words where there are any.
-#[derive(Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    fn blank(&mut self) {
-        self.text.push('\n');
-    }
-
-    fn line(&mut self, indent: usize, text: &str) {
-        self.hanging(indent, "", text);
-    }
-
-    /// Continuation lines stand under the text, not under the mark.
-    fn hanging(&mut self, indent: usize, mark: &str, text: &str) {
-        let inner = indent + mark.chars().count();
-        let mut line = format!("{:indent$}{mark}", "");
-        let mut column = inner;
-        for word in text.split_whitespace() {
-            let length = word.chars().count();
-            if column > inner && column + 1 + length > WIDTH {
-                self.push(&line);
-                line = " ".repeat(inner);
-                column = inner;
-            }
-            if column > inner {
-                line.push(' ');
-                column += 1;
-            }
-            line.push_str(word);
-            column += length;
-        }
-        self.push(&line);
-    }
-
-    fn push(&mut self, line: &str) {
-        self.text.push_str(line.trim_end());
-        self.text.push('\n');
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::page::WIDTH;
     use super::*;
 
     fn good(what: &str) -> Finding {

@@ -1,6 +1,6 @@
 //! What was typed, checked and with its meaning.
 
-use super::args::{DoctorArgs, Page, Sub, TraceArgs, Typed};
+use super::args::{DoctorArgs, ExplainArgs, Page, Sub, TraceArgs, Typed};
 use super::{Command, Error, lookup, values};
 use crate::host::Host;
 use std::path::{Path, PathBuf};
@@ -91,6 +91,16 @@ pub struct DoctorOptions {
     pub btf: Option<PathBuf>,
 }
 
+/// `tcpwatch explain`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExplainOptions {
+    /// `None`: everything, in short.
+    pub name: Option<String>,
+    pub json: bool,
+    /// As in [`TraceOptions::btf`].
+    pub btf: Option<PathBuf>,
+}
+
 pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
     Ok(match typed.command {
         None => Command::Trace(trace(typed.trace, host)?),
@@ -99,8 +109,13 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
             readable(btf.as_deref())?;
             Command::Doctor(DoctorOptions { json, btf })
         }
+        Some(Sub::Explain(ExplainArgs { name, json, btf })) => {
+            readable(btf.as_deref())?;
+            Command::Explain(ExplainOptions { name, json, btf })
+        }
         Some(Sub::Docs { page: Page::Hooks }) => Command::DocsHooks,
         Some(Sub::Docs { page: Page::Causes }) => Command::DocsCauses,
+        Some(Sub::Docs { page: Page::Reasons }) => Command::DocsReasons,
     })
 }
 

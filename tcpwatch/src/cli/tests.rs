@@ -71,6 +71,16 @@ fn doctor_and_docs_have_their_own_options() {
 }
 
 #[test]
+fn explain_takes_a_name_or_none() {
+    let explain = |name: Option<&str>, json| {
+        Ok(Parsed::Run(Command::Explain(ExplainOptions { name: name.map(str::to_owned), json, btf: None })))
+    };
+    assert_eq!(parsed("explain"), explain(None, false));
+    assert_eq!(parsed("explain TCP_STATE"), explain(Some("TCP_STATE"), false));
+    assert_eq!(parsed("explain close-wait --json"), explain(Some("close-wait"), true));
+}
+
+#[test]
 fn help_and_version_are_printed_not_run() {
     for line in ["-h", "--help", "trace --help", "doctor --help", "-V", "--version"] {
         assert!(matches!(parsed(line), Ok(Parsed::Print(_))), "{line}");
@@ -122,6 +132,14 @@ fn bad_lines_say_what_is_wrong_and_what_to_do() {
         ("--cgroup /x", "cgroup v2 is not mounted", "mount", Exit::Failed),
         ("--btf /no/such/file", "cannot read the BTF file /no/such/file", "running kernel", Exit::Failed),
         ("-p 5 doctor", "options of `trace` stand before `doctor`", "tcpwatch doctor", Exit::Usage),
+        ("explain -p 5", "unknown option `-p`", "--help", Exit::Usage),
+        ("explain TCP_STATE TCP_FLAGS", "unknown command `TCP_FLAGS`", "--help", Exit::Usage),
+        (
+            "explain --btf /no/such/file",
+            "cannot read the BTF file /no/such/file",
+            "running kernel",
+            Exit::Failed,
+        ),
         ("doctor -p 5", "unknown option `-p`", "--help", Exit::Usage),
         ("--json=yes", "--json", "--help", Exit::Usage),
     ] {
@@ -140,8 +158,8 @@ fn bad_lines_say_what_is_wrong_and_what_to_do() {
 fn a_hint_is_the_last_line_though_causes_follow_it() {
     let error =
         anyhow::Error::from(std::io::Error::other("no space")).context("cannot write\nhint: make room");
-    assert_eq!(explain(&error), "cannot write: no space\nhint: make room");
+    assert_eq!(sentence(&error), "cannot write: no space\nhint: make room");
     let error = error.context("cannot go on\nhint: ask somebody");
-    assert_eq!(explain(&error), "cannot go on: cannot write: no space\nhint: ask somebody");
-    assert_eq!(explain(&anyhow::anyhow!("plain")), "plain");
+    assert_eq!(sentence(&error), "cannot go on: cannot write: no space\nhint: ask somebody");
+    assert_eq!(sentence(&anyhow::anyhow!("plain")), "plain");
 }

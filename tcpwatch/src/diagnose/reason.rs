@@ -14,38 +14,6 @@ const SOCK_KEEPOPEN: u32 = 1 << 3;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-/// Every reset reason that the rules and `docs/causes.md` have an answer for, if only "unknown" with evidence. A kernel
-/// with another one turns `tests/fixtures.rs` red: then read what it means there, and give it a cause.
-pub const KNOWN: &[&str] = &[
-    "NOT_SPECIFIED",
-    "NO_SOCKET",
-    "TCP_INVALID_ACK_SEQUENCE",
-    "TCP_RFC7323_PAWS",
-    "TCP_TOO_OLD_ACK",
-    "TCP_ACK_UNSENT_DATA",
-    "TCP_FLAGS",
-    "TCP_OLD_ACK",
-    "TCP_ABORT_ON_DATA",
-    "TCP_TIMEWAIT_SOCKET",
-    "INVALID_SYN",
-    "TCP_ABORT_ON_CLOSE",
-    "TCP_ABORT_ON_LINGER",
-    "TCP_ABORT_ON_MEMORY",
-    "TCP_STATE",
-    "TCP_KEEPALIVE_TIMEOUT",
-    "TCP_DISCONNECT_WITH_DATA",
-    "MPTCP_RST_EUNSPEC",
-    "MPTCP_RST_EMPTCP",
-    "MPTCP_RST_ERESOURCE",
-    "MPTCP_RST_EPROHIBIT",
-    "MPTCP_RST_EWQ2BIG",
-    "MPTCP_RST_EBADPERF",
-    "MPTCP_RST_EMIDDLEBOX",
-    "ERROR",
-    // The count of the others: no RST carries it.
-    "MAX",
-];
-
 /// The reason of an event, `None` where neither the kernel nor the evidence gives one.
 pub fn of(record: &Record, site: &Site<'_>, names: &ReasonNames) -> Option<Reason> {
     if record.flags & flag::REASON != 0 {

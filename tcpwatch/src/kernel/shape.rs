@@ -33,6 +33,34 @@ pub fn reduce(data: Vec<u8>) -> Result<Vec<u8>> {
     types(data)?.reduce(&Keep { fields: &fields, enums: &ENUMS, functions: &hooks, tracepoints: &hooks })
 }
 
+/// The types of the running kernel, or those in a file that the user says are its types.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| {
+        format!(
+            "cannot read the kernel's types from `{}`\nhint: the kernel must be built with CONFIG_DEBUG_INFO_BTF=y; or give its types with --btf FILE",
+            path.display()
+        )
+    })
+}
+
+fn unusable(path: &Path) -> String {
+    format!(
+        "the kernel types in `{}` cannot be used\nhint: give the BTF of exactly this kernel with --btf FILE, as pahole or the BTF hub make it",
+        path.display()
+    )
+}
+
+/// The names of a kernel's reasons alone: for this its structures need not suit tcpwatch.
+pub fn reasons(path: Option<&Path>) -> Result<ReasonNames> {
+    let path = path.unwrap_or(Path::new(SYSTEM_BTF));
+    let btf = Btf::parse(read(path)?, &ENUMS).with_context(|| unusable(path))?;
+    Ok(names(&btf))
+}
+
+fn names(btf: &Btf) -> ReasonNames {
+    ReasonNames::new(btf.enum_values(ENUMS[0]), btf.enum_values(ENUMS[1]))
+}
+
 /// What the programs and the names need to know.
 pub struct Shape {
     pub offsets: Offsets,
@@ -50,18 +78,7 @@ impl Shape {
     /// Reads the types of the running kernel, or those in a file that the user says are its types.
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let path = path.unwrap_or(Path::new(SYSTEM_BTF));
-        let data = std::fs::read(path).with_context(|| {
-            format!(
-                "cannot read the kernel's types from `{}`\nhint: the kernel must be built with CONFIG_DEBUG_INFO_BTF=y; or give its types with --btf FILE",
-                path.display()
-            )
-        })?;
-        Self::parse(data).with_context(|| {
-            format!(
-                "the kernel types in `{}` cannot be used\nhint: give the BTF of exactly this kernel with --btf FILE, as pahole or the BTF hub make it",
-                path.display()
-            )
-        })
+        Self::parse(read(path)?).with_context(|| unusable(path))
     }
 
     pub fn parse(data: Vec<u8>) -> Result<Self> {
@@ -87,7 +104,7 @@ impl Shape {
             offsets,
             functions: counts(&|name| btf.function_args(name)),
             tracepoints: counts(&|name| btf.tracepoint_args(name)),
-            reasons: ReasonNames::new(btf.enum_values(ENUMS[0]), btf.enum_values(ENUMS[1])),
+            reasons: names(&btf),
             missing,
         })
     }

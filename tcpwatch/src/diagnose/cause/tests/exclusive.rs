@@ -92,7 +92,7 @@ fn no_two_rules_speak_and_none_beyond_its_row() {
     for _ in 0..200_000 {
         let record = any_record(&mut dice);
         let stack = dice.of(&FUNCTIONS);
-        let reason = dice.of(crate::diagnose::reason::KNOWN);
+        let reason = dice.of(crate::diagnose::words::reset::WORDS).name;
         let reason = (dice.below(2) == 0).then(|| samples::kernel_reason(reason));
         let site = site::locate(&record, frames(stack));
         let began = crate::diagnose::state::began(&record, &site, reason.as_ref());
