@@ -12,7 +12,9 @@ pub mod site;
 pub mod state;
 pub mod words;
 
-use crate::event::{Endpoint, Event, EventKind, ListenInfo, PacketInfo, TaskContext, TaskInfo, TimeWaitInfo};
+use crate::event::{
+    Certainty, Endpoint, Event, EventKind, ListenInfo, PacketInfo, TaskContext, TaskInfo, TimeWaitInfo,
+};
 use crate::kernel::names::ReasonNames;
 use crate::kernel::symbols::Symbols;
 use site::Site;
@@ -60,6 +62,8 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
         owner: owner.as_ref(),
         task: Some(&task),
         listen,
+        // A record knows nothing of the listener's past.
+        window: None,
         local: endpoint(&raw.flow.local, raw.flow.local_port),
         remote: endpoint(&raw.flow.remote, raw.flow.remote_port),
     };
@@ -173,6 +177,10 @@ pub fn recall_timewait(event: &mut Event, table: TimeWaitInfo) {
         return;
     }
     event.timewait = Some(table);
+    // The reason says that the segment was late; this says that the table was full, and not that memory was short.
+    if table.used >= table.max && event.reason.is_some() {
+        cause.certainty = Certainty::Certain;
+    }
     let at = cause.evidence.len().min(1);
     cause.evidence.insert(at, catalog::evidence::slots(table.used, table.max));
     cause.fix = Some(catalog::evidence::raise_tw_buckets(table.max));

@@ -12,8 +12,12 @@ mod late;
 mod leak;
 mod listener;
 mod mptcp;
+mod page;
 mod passive;
 mod received;
+pub mod sites;
+
+pub use page::page;
 
 use super::cause::{Facts, Verdict};
 use crate::event::{Certainty, EventKind};
@@ -36,6 +40,8 @@ pub struct Spec {
     pub evidence: &'static str,
     /// The best it can reach.
     pub certainty: Certainty,
+    /// The [`sites`] that it covers.
+    pub sites: &'static [&'static str],
     /// Where the kernel decides.
     pub source: &'static str,
     /// The first kernel that does so, of those that tcpwatch supports.
@@ -70,6 +76,7 @@ pub(super) const UNKNOWN: Spec = Spec {
     fix: None,
     evidence: "no rule speaks; what little is known is listed",
     certainty: Certainty::Unknown,
+    sites: &[],
     source: "",
     since: "5.10",
     rule: None,
@@ -109,25 +116,19 @@ pub(super) fn unknown(facts: &Facts<'_>) -> Verdict {
     verdict.with(known)
 }
 
-/// The page `docs/causes.md`.
-pub fn page() -> String {
-    let mut page = String::from(
-        "# Causes\n\nEvery `cause.id` that an event can carry. The evidence, with its figures, comes with the event; a cause is \
-         never given without.\n",
-    );
-    for spec in all() {
-        let events: Vec<&str> = spec.events.iter().map(|kind| kind.name()).collect();
-        page.push_str(&format!("\n## {}\n\n{}.\n\n", spec.id, spec.summary));
-        page.push_str(&format!("- Events: {}; from kernel {} on.\n", events.join(", "), spec.since));
-        page.push_str(&format!("- Evidence: {}; at best {}.\n", spec.evidence, spec.certainty.name()));
-        if !spec.source.is_empty() {
-            page.push_str(&format!("- Kernel: `{}`.\n", spec.source));
+impl Spec {
+    /// [`Self::many`] with a figure that a reader can take in: `4,000,000 connects were refused`.
+    pub fn counted(&self, count: u64) -> String {
+        let digits = count.to_string();
+        let mut grouped = String::new();
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                grouped.push(',');
+            }
+            grouped.push(digit);
         }
-        if let Some(fix) = spec.fix {
-            page.push_str(&format!("- What to change: {fix}.\n"));
-        }
+        self.many.replace("{count}", &grouped)
     }
-    page
 }
 
 #[cfg(test)]
@@ -160,8 +161,21 @@ mod tests {
                 assert!(!text.ends_with('.'), "{}: {text}", spec.id);
             }
             assert!(!spec.evidence.is_empty(), "{}", spec.id);
-            assert!(spec.many.contains("{count}"), "{}", spec.id);
         }
+    }
+
+    #[test]
+    fn many_is_a_sentence_for_any_number_above_one() {
+        for spec in all() {
+            let noun = spec.many.strip_prefix("{count} ").unwrap_or_else(|| panic!("{}", spec.id));
+            assert!(!noun.contains(['{', '}']), "{}: {noun}", spec.id);
+            let subject = noun.split(' ').take(3);
+            assert!(subject.into_iter().any(|word| word.ends_with('s')), "{}: not a plural: {noun}", spec.id);
+        }
+        let counted = |count| find("connection-refused").unwrap().counted(count);
+        assert_eq!(counted(2), "2 connects were refused");
+        assert_eq!(counted(123_456), "123,456 connects were refused");
+        assert_eq!(counted(4_000_000), "4,000,000 connects were refused");
     }
 
     #[test]

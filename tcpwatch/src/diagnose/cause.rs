@@ -2,6 +2,7 @@
 //! out.
 
 use super::catalog::{self, Spec};
+use super::listen::ListenerWindow;
 use super::site::Site;
 use super::{reason, state};
 use crate::event::{
@@ -30,6 +31,8 @@ pub struct Facts<'a> {
     pub task: Option<&'a TaskInfo>,
     /// What the listener did, on listen events.
     pub listen: Option<ListenInfo>,
+    /// What the listener that the segment met did before.
+    pub window: Option<&'a ListenerWindow>,
     pub local: Endpoint,
     pub remote: Endpoint,
 }
@@ -47,10 +50,12 @@ impl<'a> Facts<'a> {
         if self.record.kind != kind::RST_SENT || self.by_firewall() {
             return false;
         }
-        let function = self.site.function.unwrap_or_default();
         self.mptcp_reason().is_some()
-            || ["mptcp_", "__mptcp_", "subflow_"].iter().any(|prefix| function.starts_with(prefix))
+            // The subflow's code is none that this kernel has a name for.
+            || self.reason_is("ERROR")
+            || self.decided_by(&["mptcp_", "__mptcp_", "subflow_"])
             || self.mptcp_fastclose()
+            || self.mptcp_refuses()
     }
 
     /// An RST of TCP's own accord: no segment drew it.
@@ -72,15 +77,42 @@ impl<'a> Facts<'a> {
         self.record.kind == kind::RST_SENT && !self.by_firewall() && !self.by_mptcp()
     }
 
-    /// The whole connection is ended at once. Without a stack, MPTCP is known by its mark; a plain close of a subflow
-    /// has a socket that is shut.
+    /// The whole connection is ended at once. Some kernels close each subflow as if by SO_LINGER 0. Without a stack,
+    /// MPTCP is known by its mark; a subflow that close() itself resets is in CLOSE.
     pub(super) fn mptcp_fastclose(&self) -> bool {
-        let function = self.site.function.unwrap_or_default();
-        let theirs = ["mptcp_", "__mptcp_"].iter().any(|prefix| function.starts_with(prefix));
-        !self.has(flag::PACKET)
-            && (self.site.has("mptcp_do_fastclose")
-                || self.reason_is("TCP_ABORT_ON_CLOSE")
-                    && (theirs || function.is_empty() && self.has(flag::MPTCP)))
+        if self.has(flag::PACKET) {
+            return false;
+        }
+        let unseen = self.no_path() && self.has(flag::MPTCP) && self.record.state != states::CLOSE;
+        self.site.has("mptcp_do_fastclose")
+            || self.site.is("tcp_disconnect") && self.site.has("__mptcp_close_ssk")
+            || self.reason_is("TCP_ABORT_ON_CLOSE") && (self.decided_by(&["mptcp_", "__mptcp_"]) || unseen)
+    }
+
+    /// A segment of a handshake is refused. Without a stack MPTCP's listener is known by its mark: TCP itself has a word
+    /// for each of its own answers.
+    pub(super) fn mptcp_refuses(&self) -> bool {
+        let unseen = self.no_path()
+            && self.told("NOT_SPECIFIED") == Some(Certainty::Certain)
+            && self.has(flag::MPTCP | flag::SOCKET | flag::FULL)
+            && self.record.state == states::LISTEN;
+        self.has(flag::PACKET) && (self.decided_by(&["subflow_"]) || unseen)
+    }
+
+    /// MPTCP may have answered in place of TCP: on a listener of its own, on a kernel that tells neither path nor reason.
+    pub(super) fn mptcp_may_refuse(&self) -> bool {
+        let told = self.reason.is_some_and(|reason| reason.from == ReasonFrom::Kernel);
+        self.has(flag::MPTCP) && self.no_path() && !told
+    }
+
+    /// The function that decided has a name that begins so.
+    fn decided_by(&self, prefixes: &[&str]) -> bool {
+        self.site.function.is_some_and(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+    }
+
+    /// Which function decided is not known.
+    pub(super) fn no_path(&self) -> bool {
+        self.site.function.is_none()
     }
 
     /// The reason, where it is one of MPTCP's own.
@@ -98,9 +130,18 @@ impl<'a> Facts<'a> {
         self.answers_in(states::LISTEN) && (self.site.is("tcp_check_req") || self.reason_is("INVALID_SYN"))
     }
 
-    /// It answers a segment that met a listener, but no request of its own.
+    /// It answers the ACK of a SYN cookie, whose new child refused it: from 7.2 on in the listener's name.
+    pub(super) fn answers_cookie(&self) -> bool {
+        const REFUSED: [&str; 4] =
+            ["TCP_OLD_ACK", "TCP_TOO_OLD_ACK", "TCP_ACK_UNSENT_DATA", "TCP_ABORT_ON_DATA"];
+        self.answers_in(states::LISTEN)
+            && !self.answers_request()
+            && REFUSED.iter().any(|reason| self.reason_is(reason))
+    }
+
+    /// It answers a segment that met a listener, but no request and no cookie of its own.
     pub(super) fn answers_stray(&self) -> bool {
-        self.answers_in(states::LISTEN) && !self.answers_request()
+        self.answers_in(states::LISTEN) && !self.answers_request() && !self.answers_cookie()
     }
 
     /// It answers the last ACK of a handshake.
@@ -143,9 +184,10 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// The segment closed an orphan for which `TCP_LINGER2` forbids FIN_WAIT2.
+    /// The segment closed an orphan on its way to FIN_WAIT2, which `TCP_LINGER2` forbids.
     pub(super) fn linger2_abort(&self) -> bool {
-        self.answers_in(states::CLOSE) && self.orphan() && self.record.socket.linger2 < 0
+        let half_closed = matches!(self.began, None | Some(states::FIN_WAIT1 | states::FIN_WAIT2));
+        self.answers_in(states::CLOSE) && self.orphan() && self.record.socket.linger2 < 0 && half_closed
     }
 
     pub(super) fn orphan(&self) -> bool {

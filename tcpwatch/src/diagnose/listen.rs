@@ -6,6 +6,24 @@ use crate::event::{ListenAction, ListenInfo, Queue, Stage};
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{Listen, Record, flag, passed};
 
+/// What a listener did lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerWindow {
+    /// When it last sent a SYN cookie, nanoseconds of the monotonic clock; 0: never, as far as tcpwatch saw.
+    pub cookie_ns: u64,
+}
+
+impl ListenerWindow {
+    /// The kernel takes no cookie that is older.
+    const COOKIE_NS: u64 = 120_000_000_000;
+
+    /// How long ago it sent a cookie that may still be good.
+    pub fn cookie_age(&self, now_ns: u64) -> Option<u64> {
+        let age = now_ns.checked_sub(self.cookie_ns).filter(|_| self.cookie_ns != 0)?;
+        (age <= Self::COOKIE_NS).then_some(age)
+    }
+}
+
 /// What the listener did. `None` when the record says nothing about a listener.
 pub fn judge(record: &Record, site: &Site<'_>) -> Option<ListenInfo> {
     if record.flags & flag::LISTEN == 0 {

@@ -9,7 +9,7 @@ use crate::diagnose::cause::{Facts, Verdict};
 use crate::diagnose::reason;
 use crate::event::Certainty;
 use tcpwatch_common::record::flag;
-use tcpwatch_common::state::{CLOSE, FIN_WAIT2};
+use tcpwatch_common::state::{CLOSE, CLOSING, FIN_WAIT2, LAST_ACK};
 
 pub(super) const CAUSES: &[Spec] = &[
     Spec {
@@ -22,6 +22,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "close() sent the RST for a socket that is not orphaned yet, or the reason TCP_ABORT_ON_CLOSE",
         certainty: Certainty::Certain,
+        sites: &["A1"],
         source: "net/ipv4/tcp.c: __tcp_close",
         since: "5.10",
         rule: Some(unread_data),
@@ -34,6 +35,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("remove SO_LINGER {1,0} from the application unless the reset is wanted"),
         evidence: "tcp_disconnect called by close(); likely where only the socket's SO_LINGER 0 and its closed ends speak",
         certainty: Certainty::Certain,
+        sites: &["A2", "A4"],
         source: "net/ipv4/tcp.c: __tcp_close, tcp_disconnect",
         since: "5.10",
         rule: Some(linger_zero),
@@ -46,6 +48,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("let the application shut the connection down before it uses the socket again"),
         evidence: "tcp_disconnect called by connect(); likely where only the socket speaks, whose ends are open",
         certainty: Certainty::Certain,
+        sites: &["A3", "A4"],
         source: "net/ipv4/tcp.c: tcp_disconnect",
         since: "5.10",
         rule: Some(disconnect),
@@ -53,7 +56,7 @@ pub(super) const CAUSES: &[Spec] = &[
     Spec {
         id: "listener-closed",
         events: RST_SENT,
-        summary: "{owner} closed its listener on port {port} while this connection waited to be accepted",
+        summary: "the listener of {owner} on port {port} was closed while this connection waited to be accepted",
         many: "{count} connections waited to be accepted when their listener was closed",
         fix: Some(
             "drain before closing: accept what waits, or hand the socket over; net.ipv4.tcp_migrate_req=1 moves them to \
@@ -62,6 +65,7 @@ pub(super) const CAUSES: &[Spec] = &[
         evidence: "the kernel forgot a listener's child; likely where only the socket speaks: closed, not orphaned, without a \
                    descriptor",
         certainty: Certainty::Certain,
+        sites: &["A5", "A6", "A13"],
         source: "net/ipv4/inet_connection_sock.c: inet_csk_listen_stop",
         since: "5.10",
         rule: Some(listener_closed),
@@ -74,6 +78,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("find out who runs `ss -K`, or a network agent that kills sockets"),
         evidence: "tcp_abort sent the RST; who ran it, and through what",
         certainty: Certainty::Certain,
+        sites: &["A12"],
         source: "net/ipv4/tcp.c: tcp_abort",
         since: "5.10",
         rule: Some(destroyed),
@@ -89,6 +94,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "the keepalive timer sent the RST, or the reason TCP_KEEPALIVE_TIMEOUT",
         certainty: Certainty::Certain,
+        sites: &["A11"],
         source: "net/ipv4/tcp_timer.c: tcp_keepalive_timer",
         since: "5.10",
         rule: Some(keepalive),
@@ -102,6 +108,7 @@ pub(super) const CAUSES: &[Spec] = &[
         evidence: "an orphan whose TCP_LINGER2 is negative was reset in FIN_WAIT2, by close() or by the segment that got it \
                    there",
         certainty: Certainty::Certain,
+        sites: &["A7", "P12"],
         source: "net/ipv4/tcp.c: __tcp_close",
         since: "5.10",
         rule: Some(linger2),
@@ -114,6 +121,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("raise net.ipv4.tcp_max_orphans, or find out why peers do not acknowledge the last data"),
         evidence: "tcp_check_oom had an orphan reset while TCP's memory was within its limit; possible where that is not known",
         certainty: Certainty::Certain,
+        sites: &["A8", "A9"],
         source: "net/ipv4/tcp.c: tcp_check_oom",
         since: "5.10",
         rule: Some(orphan_limit),
@@ -125,7 +133,8 @@ pub(super) const CAUSES: &[Spec] = &[
         many: "{count} closed sockets were reset because TCP was out of memory",
         fix: Some("raise net.ipv4.tcp_mem, or find the sockets with full buffers: `ss -tnm`"),
         evidence: "tcp_check_oom had an orphan reset while TCP's memory was over its limit",
-        certainty: Certainty::Certain,
+        certainty: Certainty::Likely,
+        sites: &["A8", "A9"],
         source: "net/ipv4/tcp.c: tcp_check_oom",
         since: "5.10",
         rule: Some(out_of_memory),
@@ -138,6 +147,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("make the peer close sooner, or raise net.ipv4.tcp_fin_timeout"),
         evidence: "the keepalive timer of an orphan in FIN_WAIT2 sent the RST",
         certainty: Certainty::Certain,
+        sites: &["A10"],
         source: "net/ipv4/tcp_timer.c: tcp_keepalive_timer",
         since: "5.10",
         rule: Some(orphan_timeout),
@@ -240,8 +250,14 @@ fn linger_zero(facts: &Facts<'_>) -> Option<Verdict> {
             .with(by_close.then(|| path.to_owned()))
             .with(option.then(|| format!("SO_LINGER is set, time {}", socket.lingertime)))
             .with([format!("closed in state {}", facts.began_name())])
+            .with(unsent(facts))
             .with(age(facts)),
     )
+}
+
+/// Both sides had closed: then the kernel resets only what it has not sent.
+fn unsent(facts: &Facts<'_>) -> Option<String> {
+    matches!(facts.began, Some(CLOSING | LAST_ACK)).then(|| "data were still waiting to be sent".to_owned())
 }
 
 /// `tcp_disconnect`, but for whom is not in the stack.
@@ -257,7 +273,7 @@ fn disconnect(facts: &Facts<'_>) -> Option<Verdict> {
         _ => return None,
     };
     let how = format!("tcp_disconnect in state {}, and not by close()", facts.began_name());
-    Some(Verdict::new(certainty).with([how]).with(age(facts)))
+    Some(Verdict::new(certainty).with([how]).with(unsent(facts)).with(age(facts)))
 }
 
 fn listener_closed(facts: &Facts<'_>) -> Option<Verdict> {
@@ -268,7 +284,10 @@ fn listener_closed(facts: &Facts<'_>) -> Option<Verdict> {
     };
     let site = facts.site;
     let how = if site.has("inet_csk_reqsk_queue_add") || site.has("inet_csk_complete_hashdance") {
-        Some("it was just done with its handshake when the listener went".to_owned())
+        Some(
+            "it was just done with its handshake when the listener went, or could not be moved to another"
+                .to_owned(),
+        )
     } else if site.has("tcp_abort") {
         Some(format!("the listener was destroyed from outside by {}", task(facts)))
     } else if site.has("inet_csk_listen_stop") {
@@ -339,9 +358,8 @@ fn orphan_timeout(facts: &Facts<'_>) -> Option<Verdict> {
 fn linger2(facts: &Facts<'_>) -> Option<Verdict> {
     let linger2 = facts.record.socket.linger2;
     if facts.linger2_abort() {
-        return Some(
-            Verdict::certain().with([format!("orphaned, and TCP_LINGER2 is {linger2}"), segment(facts)]),
-        );
+        let verdict = if facts.began.is_some() { Verdict::certain() } else { Verdict::likely() };
+        return Some(verdict.with([format!("orphaned, and TCP_LINGER2 is {linger2}"), segment(facts)]));
     }
     let certainty = match caller(facts)? {
         Caller::Close if facts.orphan() && linger2 < 0 => Certainty::Certain,
@@ -356,20 +374,21 @@ fn linger2(facts: &Facts<'_>) -> Option<Verdict> {
 
 /// `tcp_check_oom` asks two questions: are there too many orphans, and do sockets hold too much memory? The record has the
 /// figures of the second one. `None`: it was not asked.
-fn memory(facts: &Facts<'_>) -> Option<Memory> {
-    match caller(facts)? {
-        Caller::Close if facts.orphan() && facts.record.socket.linger2 >= 0 => {}
-        Caller::OutOfResources => {}
-        Caller::Unknown if facts.reason_is("TCP_ABORT_ON_MEMORY") => {}
+fn memory(facts: &Facts<'_>) -> Option<(Memory, Certainty)> {
+    let asked = match caller(facts)? {
+        Caller::Close if facts.orphan() && facts.record.socket.linger2 >= 0 => Certainty::Certain,
+        Caller::OutOfResources => Certainty::Certain,
+        Caller::Unknown => facts.told("TCP_ABORT_ON_MEMORY")?,
         _ => return None,
-    }
+    };
     let socket = &facts.record.socket;
     let pages = format!("{} pages of net.ipv4.tcp_mem={} in use", socket.memory_used, socket.memory_max);
-    Some(match socket.memory_max {
+    let memory = match socket.memory_max {
         0 => Memory::Unread,
         max if socket.memory_used > max => Memory::Full(pages),
         _ => Memory::Free(pages),
-    })
+    };
+    Some((memory, asked))
 }
 
 enum Memory {
@@ -381,11 +400,11 @@ enum Memory {
 
 fn orphan_limit(facts: &Facts<'_>) -> Option<Verdict> {
     match memory(facts)? {
-        Memory::Full(_) => None,
-        Memory::Free(pages) => {
-            Some(Verdict::certain().with([format!("{pages}, so it was net.ipv4.tcp_max_orphans")]))
+        (Memory::Full(_), _) => None,
+        (Memory::Free(pages), asked) => {
+            Some(Verdict::new(asked).with([format!("{pages}, so it was net.ipv4.tcp_max_orphans")]))
         }
-        Memory::Unread => Some(
+        (Memory::Unread, _) => Some(
             Verdict::possible().with([
                 "net.ipv4.tcp_max_orphans or net.ipv4.tcp_mem: which of them, this kernel does not tell"
                     .to_owned(),
@@ -395,6 +414,7 @@ fn orphan_limit(facts: &Facts<'_>) -> Option<Verdict> {
 }
 
 fn out_of_memory(facts: &Facts<'_>) -> Option<Verdict> {
-    let Memory::Full(pages) = memory(facts)? else { return None };
-    Some(Verdict::certain().with([pages]))
+    let (Memory::Full(pages), _) = memory(facts)? else { return None };
+    // A socket with little to send passes this test, and then there were too many orphans as well.
+    Some(Verdict::likely().with([pages]))
 }

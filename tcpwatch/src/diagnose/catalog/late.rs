@@ -16,12 +16,13 @@ pub(super) const CAUSES: &[Spec] = &[
         id: "tw-bucket-overflow",
         events: &[EventKind::RstSent, EventKind::TwOverflow],
         summary: "the socket of {owner} was refused its TIME_WAIT slot, because the table is full",
-        many: "{count} events of connections that were refused their TIME_WAIT slot",
+        many: "{count} events come from connections that were refused their TIME_WAIT slot",
         fix: Some(
             "raise net.ipv4.tcp_max_tw_buckets, and keep connections open longer so that fewer of them end",
         ),
-        evidence: "the kernel refused the slot; how full the table was, and how long the connection lived",
+        evidence: "the kernel refused the slot; certain where the table is seen to be full",
         certainty: Certainty::Certain,
+        sites: &["P1", "P3", "Q2"],
         source: "net/ipv4/tcp_minisocks.c: tcp_time_wait",
         since: "5.10",
         rule: Some(tw_bucket_overflow),
@@ -34,6 +35,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("make the peer close sooner, or raise net.ipv4.tcp_fin_timeout"),
         evidence: "a late segment of a connection that was orphaned in FIN_WAIT2; certain where its timer was seen to expire",
         certainty: Certainty::Certain,
+        sites: &["P1", "P3", "Q3"],
         source: "net/ipv4/inet_timewait_sock.c: tw_timer_handler",
         since: "5.10",
         rule: Some(fin_wait2_timeout),
@@ -49,6 +51,7 @@ pub(super) const CAUSES: &[Spec] = &[
         evidence: "a late segment of a connection that went from ESTABLISHED, CLOSE_WAIT or FIN_WAIT1 to CLOSE without RST \
                    and without TIME_WAIT",
         certainty: Certainty::Likely,
+        sites: &["P1", "P3", "Q1", "Q4", "Q5"],
         source: "net/ipv4/tcp_timer.c: tcp_write_err",
         since: "5.10",
         rule: Some(connection_timed_out),
@@ -61,6 +64,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: None,
         evidence: "the segment's addresses are those of a connection that ended lately; how and when it did",
         certainty: Certainty::Certain,
+        sites: &["P1", "P3", "Q5", "Q6"],
         source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
         since: "5.10",
         rule: Some(late_segment),
@@ -73,7 +77,7 @@ fn tw_bucket_overflow(facts: &Facts<'_>) -> Option<Verdict> {
     }
     let past = facts.ended().filter(|past| past.end == end::TW_REFUSED)?;
     Some(
-        at_best(facts, Certainty::Certain)
+        at_best(facts, if full(facts) { Certainty::Certain } else { Certainty::Likely })
             .with([format!("its TIME_WAIT slot was refused {}", ago(facts, past))])
             .with(table(facts))
             .with(life(past, past.end_ns))
@@ -82,13 +86,19 @@ fn tw_bucket_overflow(facts: &Facts<'_>) -> Option<Verdict> {
     )
 }
 
+/// The table has no room. Where that is not seen, the kernel may have had no memory for a slot.
+fn full(facts: &Facts<'_>) -> bool {
+    let TimeWait { used, max, .. } = facts.record.timewait;
+    facts.has(flag::TIME_WAIT) && used >= max
+}
+
 /// The moment of refusal itself.
 fn refused_now(facts: &Facts<'_>) -> Verdict {
     let TimeWait { used, max, .. } = facts.record.timewait;
     let known = facts.has(flag::TIME_WAIT);
     let certainty = match known {
-        true if used >= max => Certainty::Certain,
-        // The same happens when the kernel has no memory for a slot; the counter may also have gone down since.
+        true if full(facts) => Certainty::Certain,
+        // The counter may also have gone down since.
         true => Certainty::Possible,
         false => Certainty::Likely,
     };

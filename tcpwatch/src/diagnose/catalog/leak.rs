@@ -13,6 +13,7 @@ pub(super) const CAUSES: &[Spec] = &[Spec {
     ),
     evidence: "a socket that a process holds has been in CLOSE_WAIT for longer than --close-wait-after",
     certainty: Certainty::Certain,
+    sites: &[],
     source: "net/ipv4/tcp_input.c: tcp_fin",
     since: "5.10",
     rule: None,

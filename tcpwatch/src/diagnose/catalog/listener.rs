@@ -1,10 +1,10 @@
 //! Connections that a listener turned away, with an RST or in silence.
 
-use super::evidence::{accept_limit, accept_queue, raise_accept_queue, segment, syn_queue};
+use super::evidence::{accept_limit, accept_queue, raise_accept_queue, segment, span, syn_queue};
 use super::{LISTEN_DROP, RST_SENT, Spec};
-use crate::diagnose::cause::{Facts, Verdict};
+use crate::diagnose::cause::{ACK, FIN, Facts, SYN, Verdict};
 use crate::diagnose::listen::{accept_full, reached, syn_full};
-use crate::event::{Certainty, EventKind, ListenAction, ListenInfo, Queue, Stage};
+use crate::event::{Certainty, ListenAction, ListenInfo, Queue, Stage};
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{flag, passed};
 
@@ -13,13 +13,14 @@ pub(super) const CAUSES: &[Spec] = &[
         id: "accept-queue-overflow",
         events: RST_SENT,
         summary: "the accept queue of {owner} on port {port} is full, and tcp_abort_on_overflow=1 turns that into a reset",
-        many: "{count} clients were reset because the accept queue was full",
+        many: "{count} clients were reset because an accept queue was full",
         fix: Some(
             "make the application accept faster, raise its backlog and net.core.somaxconn, or set \
              net.ipv4.tcp_abort_on_overflow=0",
         ),
         evidence: "a listener answered a valid last ACK with an RST; certain where the accept queue is seen to be full",
         certainty: Certainty::Certain,
+        sites: &["P5"],
         source: "net/ipv4/tcp_minisocks.c: tcp_check_req, listen_overflow",
         since: "5.10",
         rule: Some(overflow),
@@ -28,12 +29,13 @@ pub(super) const CAUSES: &[Spec] = &[
         id: "accept-queue-full",
         events: LISTEN_DROP,
         summary: "the accept queue of {owner} on port {port} is full",
-        many: "{count} times a connection was turned away because the accept queue was full",
+        many: "{count} segments of handshakes were dropped because an accept queue was full",
         fix: Some(
             "make the application accept faster, and raise the smaller of its backlog and net.core.somaxconn",
         ),
         evidence: "a SYN or a last ACK was dropped; certain where the accept queue is seen to be over its limit",
         certainty: Certainty::Certain,
+        sites: &["S2", "L1"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request; net/ipv4/tcp_ipv4.c: tcp_v4_syn_recv_sock",
         since: "5.10",
         rule: Some(accept_queue_full),
@@ -42,12 +44,13 @@ pub(super) const CAUSES: &[Spec] = &[
         id: "syn-queue-full",
         events: LISTEN_DROP,
         summary: "the queue of half-open connections of {owner} on port {port} is full",
-        many: "{count} SYNs were dropped because the queue of half-open connections was full",
+        many: "{count} SYNs were dropped because a queue of half-open connections was full",
         fix: Some(
             "set net.ipv4.tcp_syncookies=1; raise the backlog, net.core.somaxconn and net.ipv4.tcp_max_syn_backlog",
         ),
         evidence: "a SYN was dropped while cookies are off; certain where the queue is seen to be over its limit",
         certainty: Certainty::Certain,
+        sites: &["S1", "S5"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
         rule: Some(syn_queue_full),
@@ -62,21 +65,24 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "the SYN was answered with a cookie",
         certainty: Certainty::Certain,
+        sites: &["S7"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
         rule: Some(cookies_sent),
     },
     Spec {
         id: "syn-cookie-invalid",
-        events: &[EventKind::ListenDrop, EventKind::RstSent],
+        events: RST_SENT,
         summary: "an ACK to port {port} carried no valid SYN cookie",
         many: "{count} ACKs carried no valid SYN cookie",
         fix: Some("cookies are good for two minutes; older ones and forged ones look alike"),
-        evidence: "the cookie check refused an ACK",
-        certainty: Certainty::Certain,
+        evidence: "a listener that sent SYN cookies within the last two minutes answered an ACK, and neither a request nor a \
+                   past connection has its addresses",
+        certainty: Certainty::Likely,
+        sites: &["P3", "L3"],
         source: "net/ipv4/syncookies.c: cookie_v4_check",
         since: "5.10",
-        rule: None,
+        rule: Some(cookie_invalid),
     },
     Spec {
         id: "listen-no-memory",
@@ -86,6 +92,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("see the memory limit of the cgroup, and `dmesg` for failed allocations"),
         evidence: "a SYN was dropped between the request for a socket and the request for a route",
         certainty: Certainty::Likely,
+        sites: &["S3"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
         rule: Some(no_memory),
@@ -100,6 +107,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a SYN or a last ACK was dropped while both queues had room; certain where an ICMP error ended the request",
         certainty: Certainty::Certain,
+        sites: &["S4", "S6", "L2", "L4"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
         rule: Some(refused),
@@ -179,6 +187,25 @@ fn cookies_sent(facts: &Facts<'_>) -> Option<Verdict> {
     )
 }
 
+/// How long ago the listener that answers an ACK of nothing sent a cookie: the ACK may have been meant for it.
+pub(super) fn cookie_age(facts: &Facts<'_>) -> Option<u64> {
+    let last = facts.segment_is(ACK) && !facts.segment_is(SYN | FIN);
+    let stray = facts.answers_stray() && facts.reason_is("TCP_FLAGS") && facts.ended().is_none();
+    facts.window.filter(|_| stray && last)?.cookie_age(facts.record.mono_ns)
+}
+
+fn cookie_invalid(facts: &Facts<'_>) -> Option<Verdict> {
+    let age = cookie_age(facts)?;
+    // An ACK of nothing at all looks the same.
+    Some(Verdict::likely().with([
+        format!(
+            "this listener sent a SYN cookie {} before, and the ACK fits none that is still good",
+            span(age)
+        ),
+        segment(facts),
+    ]))
+}
+
 /// The SYN passed the queues, and there was no request socket to ask a route for.
 fn lacked_memory(facts: &Facts<'_>, info: &ListenInfo) -> bool {
     info.queue.is_none() && info.stage == Stage::Syn && !reached(&facts.record.listen, passed::ROUTE)
@@ -187,7 +214,7 @@ fn lacked_memory(facts: &Facts<'_>, info: &ListenInfo) -> bool {
 fn no_memory(facts: &Facts<'_>) -> Option<Verdict> {
     facts.listen.filter(|info| lacked_memory(facts, info))?;
     Some(Verdict::likely().with([
-        "a request socket was asked for, and the work ended there".to_owned(),
+        "a request socket was asked for, and the work ended there (before 5.11 an LSM's refusal looks the same)".to_owned(),
         accept_queue(&facts.record.listen),
     ]))
 }

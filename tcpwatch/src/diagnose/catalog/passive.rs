@@ -1,6 +1,7 @@
 //! RSTs that answer a segment.
 
 use super::evidence::segment;
+use super::listener::cookie_age;
 use super::{RST_SENT, Spec};
 use crate::diagnose::cause::{ACK, FIN, Facts, SYN, Verdict};
 use crate::diagnose::{reason, state};
@@ -19,6 +20,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a SYN found no socket; possible only for another segment of which no connection is remembered",
         certainty: Certainty::Certain,
+        sites: &["P1", "Q7"],
         source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
         since: "5.10",
         rule: Some(closed_port),
@@ -33,6 +35,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a SYN-ACK found no socket; certain where the connect is remembered",
         certainty: Certainty::Certain,
+        sites: &["P1", "Q5"],
         source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
         since: "5.10",
         rule: Some(forgotten_connect),
@@ -41,10 +44,11 @@ pub(super) const CAUSES: &[Spec] = &[
         id: "data-after-close",
         events: RST_SENT,
         summary: "the peer went on sending after {owner} had closed the connection or shut it for reading",
-        many: "{count} times the peer sent to a connection that was closed or shut for reading",
+        many: "{count} segments came for connections that were closed or shut for reading",
         fix: Some("let the application read until the peer's end of file before it closes"),
         evidence: "a segment met an orphan's minisock in FIN_WAIT2, or closed the socket that it met",
         certainty: Certainty::Certain,
+        sites: &["P2", "P13", "P14"],
         source: "net/ipv4/tcp_input.c: tcp_rcv_state_process",
         since: "5.10",
         rule: Some(data_after_close),
@@ -60,6 +64,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a listener answered a segment that is no SYN, and neither a request nor a past connection has its addresses",
         certainty: Certainty::Likely,
+        sites: &["P3", "P4", "Q7"],
         source: "net/ipv4/tcp_input.c: tcp_rcv_state_process, LISTEN",
         since: "5.10",
         rule: Some(stray_segment),
@@ -68,12 +73,13 @@ pub(super) const CAUSES: &[Spec] = &[
         id: "syn-in-handshake",
         events: RST_SENT,
         summary: "another SYN came in the middle of a handshake with port {port}",
-        many: "{count} handshakes were met by another SYN",
+        many: "{count} SYNs came in the middle of a handshake",
         fix: Some(
             "look for clients behind one address that share ports (NAT), or a middlebox that rewrites sequence numbers",
         ),
         evidence: "a SYN met a half-open request of the same addresses",
         certainty: Certainty::Certain,
+        sites: &["P6"],
         source: "net/ipv4/tcp_minisocks.c: tcp_check_req, embryonic_reset",
         since: "5.10",
         rule: Some(syn_in_handshake),
@@ -89,6 +95,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a socket in SYN_SENT or SYN_RECV refused a segment; the numbers that do not fit",
         certainty: Certainty::Certain,
+        sites: &["P7", "P8", "P9", "P10", "P11"],
         source: "net/ipv4/tcp_input.c: tcp_rcv_state_process, SYN_SENT and SYN_RECV",
         since: "5.10",
         rule: Some(bad_handshake_ack),
@@ -150,22 +157,24 @@ fn data_after_close(facts: &Facts<'_>) -> Option<Verdict> {
     if !facts.answers_in(CLOSE) || facts.linger2_abort() || newborn(facts) {
         return None;
     }
-    let who = if facts.orphan() {
-        "the process had closed the socket"
+    let (certainty, who) = if facts.orphan() {
+        (Certainty::Certain, "the process had closed the socket")
     } else if facts.record.socket.shutdown & 1 != 0 {
-        "the process had shut the socket for reading, and still holds it"
+        (Certainty::Certain, "the process had shut the socket for reading, and still holds it")
     } else {
-        "nobody will read any more"
+        // A child that refuses its first segment looks like this too.
+        (Certainty::Likely, "nobody will read any more")
     };
     let data = match facts.record.packet.len {
         0 => "the peer sent on".to_owned(),
         bytes => format!("the peer sent {bytes} bytes"),
     };
-    Some(Verdict::certain().with([format!("{who} ({}), {data}", facts.began_name()), segment(facts)]))
+    Some(Verdict::new(certainty).with([format!("{who} ({}), {data}", facts.began_name()), segment(facts)]))
 }
 
 /// TIME_WAIT proper never answers with an RST: it is a FIN_WAIT2 whose process is gone.
 fn after_orphan(facts: &Facts<'_>) -> Verdict {
+    let again = "the peer began a new connection from a port whose last one it never closed: let it close, or use more ports";
     let what = if facts.segment_is(SYN) {
         "a SYN for a new connection".to_owned()
     } else if facts.record.packet.len > 0 {
@@ -173,18 +182,21 @@ fn after_orphan(facts: &Facts<'_>) -> Verdict {
     } else {
         "a segment beyond the end of what was received".to_owned()
     };
-    Verdict::certain().with([
-        format!("the socket is orphaned in {}, the peer sent {what}", facts.began_name()),
-        segment(facts),
-    ])
+    Verdict::certain()
+        .with([
+            format!("the socket is orphaned in {}, the peer sent {what}", facts.began_name()),
+            segment(facts),
+        ])
+        .fix(facts.segment_is(SYN).then(|| again.to_owned()))
 }
 
 fn stray_segment(facts: &Facts<'_>) -> Option<Verdict> {
     // Without this reason it may also be a full queue with tcp_abort_on_overflow.
     let stray = facts.answers_stray() && facts.reason_is("TCP_FLAGS") && facts.ended().is_none();
-    stray.then(|| {
+    (stray && cookie_age(facts).is_none()).then(|| {
+        let certainty = if facts.mptcp_may_refuse() { Certainty::Possible } else { Certainty::Likely };
         let what = if facts.segment_is(FIN) { "a FIN" } else { "an ACK" };
-        Verdict::likely().with([
+        Verdict::new(certainty).with([
             format!("{what} that fits no half-open request and no connection that ended lately"),
             segment(facts),
         ])
@@ -196,7 +208,8 @@ fn syn_in_handshake(facts: &Facts<'_>) -> Option<Verdict> {
     let request =
         facts.answers_request() && facts.segment_is(SYN) || facts.answers_in(SYN_RECV) && checked(facts);
     request.then(|| {
-        Verdict::certain().with([
+        let certainty = if facts.mptcp_may_refuse() { Certainty::Possible } else { Certainty::Certain };
+        Verdict::new(certainty).with([
             "a half-open request with the same addresses was waiting for its last ACK".to_owned(),
             segment(facts),
         ])
@@ -222,6 +235,8 @@ fn bad_handshake_ack(facts: &Facts<'_>) -> Option<Verdict> {
         (Certainty::Certain, format!("in SYN_RECV: it acknowledges {ack}, {range}"))
     } else if facts.answers_in(CLOSE) && !facts.linger2_abort() && newborn(facts) {
         (Certainty::Likely, "the first segment of a new connection was refused".to_owned())
+    } else if facts.answers_cookie() {
+        (Certainty::Likely, "the new child of a SYN cookie refused the segment that made it".to_owned())
     } else {
         return None;
     };

@@ -22,6 +22,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "the RST ended a socket in SYN_SENT",
         certainty: Certainty::Certain,
+        sites: &["R1"],
         source: "net/ipv4/tcp_input.c: tcp_reset",
         since: "5.10",
         rule: Some(|facts| {
@@ -34,9 +35,10 @@ pub(super) const CAUSES: &[Spec] = &[
         events: RST_RECEIVED,
         summary: "{remote} reset the connection of {owner}",
         many: "{count} connections were reset by their peers",
-        fix: Some("the reason is at the other end: run tcpwatch there"),
+        fix: Some("the reason is at the other end, or with a firewall in between: run tcpwatch there"),
         evidence: "the RST ended a socket whose peer had not closed: ESTABLISHED, FIN_WAIT1 or FIN_WAIT2",
         certainty: Certainty::Certain,
+        sites: &["R2"],
         source: "net/ipv4/tcp_input.c: tcp_reset",
         since: "5.10",
         rule: Some(|facts| {
@@ -54,6 +56,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "the RST ended a socket whose peer had sent its FIN: CLOSE_WAIT, LAST_ACK or CLOSING",
         certainty: Certainty::Certain,
+        sites: &["R3", "R4"],
         source: "net/ipv4/tcp_input.c: tcp_reset",
         since: "5.10",
         rule: Some(|facts| {
@@ -73,6 +76,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("port scans and health checks do this; so do clients whose connect timeout is short"),
         evidence: "the RST ended a half-open request, or a child in SYN_RECV",
         certainty: Certainty::Certain,
+        sites: &["R5", "R6"],
         source: "net/ipv4/tcp_minisocks.c: tcp_check_req",
         since: "5.10",
         rule: Some(|facts| {
@@ -88,6 +92,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: None,
         evidence: "the RST ended a minisock in TIME_WAIT or in an orphan's FIN_WAIT2",
         certainty: Certainty::Certain,
+        sites: &["R7", "R8"],
         source: "net/ipv4/tcp_minisocks.c: tcp_timewait_state_process",
         since: "5.10",
         rule: Some(|facts| (facts.obeyed() && facts.waits_out()).then(|| ended(facts, unheard()))),
@@ -100,6 +105,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("in number they are forged, or belong to earlier connections on the same ports"),
         evidence: "the RST changed nothing; which of the kernel's tests it failed, with the figures",
         certainty: Certainty::Certain,
+        sites: &["I1", "I2", "I3", "I4", "I5", "I6"],
         source: "net/ipv4/tcp_input.c: tcp_validate_incoming",
         since: "5.10",
         rule: Some(ignored),
@@ -112,7 +118,11 @@ fn ends_connection(facts: &Facts<'_>) -> bool {
 }
 
 fn ended(facts: &Facts<'_>, effect: String) -> Verdict {
-    Verdict::certain()
+    // tcp_reset() also ends a connection that gets data when it is shut for reading. Such calls are told by the segment or
+    // the stack; where neither is to be had, they look like an RST.
+    let seen = facts.has(flag::PACKET) || !facts.no_path() || facts.record.socket.shutdown & 1 == 0;
+    let verdict = if seen { Verdict::certain() } else { Verdict::likely() };
+    verdict
         .with([format!("it met the socket in {}", facts.began_name()), effect])
         .with(facts.has(flag::PACKET).then(|| segment(facts)))
 }

@@ -1,8 +1,10 @@
 //! One test per way to a cause, numbered as the kernel's reset sites are in the project's kernel notes.
 
+use crate::diagnose::cause::Facts;
+use crate::diagnose::listen::ListenerWindow;
 use crate::diagnose::samples::{self, NOW, frames, memory, owner};
 use crate::diagnose::{Context, interpret, site};
-use crate::event::{Cause, Certainty, Event};
+use crate::event::{Cause, Certainty, Endpoint, Event, EventKind};
 use crate::kernel::names::ReasonNames;
 use crate::kernel::symbols::Symbols;
 use tcpwatch_common::hook;
@@ -96,9 +98,18 @@ fn a3_a4_disconnect() {
     let stack = ["tcp_send_active_reset", "tcp_disconnect", "__inet_stream_connect", "inet_stream_connect"];
     let record = closing(FILE, ESTABLISHED);
     assert_eq!(both(&record, &stack, "TCP_STATE"), [("disconnect", CERTAIN), ("disconnect", LIKELY)]);
-    let record = closing(FILE, LAST_ACK);
-    assert_eq!(cause(&record, &stack, Some("TCP_DISCONNECT_WITH_DATA")).id, "disconnect");
+    let mut record = closing(FILE, LAST_ACK);
+    let unsent = cause(&record, &stack, Some("TCP_DISCONNECT_WITH_DATA"));
+    assert_eq!(
+        (unsent.id, unsent.evidence[1].as_str()),
+        ("disconnect", "data were still waiting to be sent")
+    );
     assert_eq!(event(&record, &stack, None).reason.unwrap().name, "TCP_DISCONNECT_WITH_DATA");
+    record.socket.shutdown = 3;
+    record.socket.flags = 1 << 4;
+    let stack = ["tcp_send_active_reset", "tcp_disconnect", "__tcp_close", "tcp_close"];
+    let id = "linger-zero";
+    assert_eq!(both(&record, &stack, "TCP_DISCONNECT_WITH_DATA"), [(id, CERTAIN), (id, LIKELY)]);
 }
 
 #[test]
@@ -136,12 +147,16 @@ fn a8_a9_orphans_or_memory() {
     for (record, stack) in [(closing(flag::DEAD, FIN_WAIT1), &close[..]), (orphan, &timer[..])] {
         let id = "orphan-limit";
         assert_eq!(both(&record, stack, "TCP_ABORT_ON_MEMORY"), [(id, POSSIBLE), (id, POSSIBLE)]);
-        for (used, max, id) in [(3, 80, "orphan-limit"), (90, 80, "out-of-memory")] {
+        let known = [(3, 80, "orphan-limit", CERTAIN), (90, 80, "out-of-memory", LIKELY)];
+        for (used, max, id, certainty) in known {
             let mut record = record;
             record.socket.memory_used = used;
             record.socket.memory_max = max;
-            assert_eq!(both(&record, stack, "TCP_ABORT_ON_MEMORY"), [(id, CERTAIN), (id, CERTAIN)]);
+            assert_eq!(both(&record, stack, "TCP_ABORT_ON_MEMORY"), [(id, certainty); 2]);
         }
+        let mut unseen = record;
+        unseen.socket.memory_max = 80;
+        assert_eq!(cause(&unseen, &[], None).certainty, LIKELY, "neither path nor reason");
     }
 }
 
@@ -184,7 +199,14 @@ fn a14_to_a17_mptcp() {
         cause(&record, &["tcp_send_active_reset", "__mptcp_close"], Some("TCP_ABORT_ON_CLOSE")).id,
         "mptcp-fastclose"
     );
+    // Some kernels end the subflows as if by SO_LINGER 0.
+    let lingering = ["tcp_send_active_reset", "tcp_disconnect", "__tcp_close", "__mptcp_close_ssk"];
+    assert_eq!(cause(&record, &lingering, None).id, "mptcp-fastclose");
+    let mut closed = closing(flag::MPTCP | FILE, ESTABLISHED);
+    closed.socket.shutdown = 3;
+    assert_eq!(cause(&closed, &[], Some("TCP_ABORT_ON_CLOSE")).id, "close-with-unread-data");
     let reset = ["tcp_send_active_reset", "mptcp_subflow_reset", "mptcp_worker"];
+    assert_eq!(cause(&record, &reset, Some("ERROR")).id, "mptcp-subflow-reset");
     assert_eq!(cause(&record, &reset, None).id, "mptcp-subflow-reset");
     assert_eq!(cause(&record, &reset, Some("MPTCP_RST_EMPTCP")).id, "mptcp-emptcp");
     let checked = ["tcp_send_active_reset", "subflow_check_data_avail", "subflow_data_ready"];
@@ -201,6 +223,16 @@ fn p15_p16_mptcp_joins() {
     let stack = ["tcp_v4_send_reset", "subflow_v4_route_req", "tcp_conn_request"];
     assert_eq!(cause(&samples::at_listener(SYN), &stack, Some("NOT_SPECIFIED")).id, "mptcp-join-refused");
     assert_eq!(cause(&samples::at_listener(SYN), &[], Some("MPTCP_RST_EPROHIBIT")).id, "mptcp-eprohibit");
+    let mut unseen = samples::at_listener(SYN);
+    unseen.flags |= flag::MPTCP;
+    let refused = cause(&unseen, &[], Some("NOT_SPECIFIED"));
+    assert_eq!((refused.id, refused.certainty), ("mptcp-join-refused", LIKELY));
+    let ambiguous = cause(&unseen, &[], None);
+    assert_eq!(
+        (ambiguous.id, ambiguous.certainty),
+        ("syn-in-handshake", POSSIBLE),
+        "neither path nor reason"
+    );
 }
 
 /// The answer to a segment of a connection that ended so.
@@ -234,7 +266,7 @@ fn p1b_and_p3_late_segments_by_how_it_ended() {
     type Row = (u8, &'static [(u8, u64)], &'static str, Certainty);
     const FULL: [(u8, u64); 4] = [(ESTABLISHED, 1), (FIN_WAIT1, 2), (FIN_WAIT2, 3), (CLOSE, 4)];
     let table: [Row; 12] = [
-        (end::TW_REFUSED, &FULL, "tw-bucket-overflow", CERTAIN),
+        (end::TW_REFUSED, &FULL, "tw-bucket-overflow", LIKELY),
         (end::TW_EXPIRED, &FULL, "fin-wait2-timeout", CERTAIN),
         (end::FIN_WAIT2, &FULL, "fin-wait2-timeout", LIKELY),
         (end::TIME_WAIT, &FULL, "late-segment", LIKELY),
@@ -281,9 +313,13 @@ fn p2_data_after_close() {
     record.state = FIN_WAIT2;
     record.packet.len = 7;
     assert_eq!(both(&record, &RCV, "TCP_TIMEWAIT_SOCKET"), [("data-after-close", CERTAIN); 2]);
-    let event = event(&record, &RCV, None);
-    assert_eq!(event.state, Some("FIN_WAIT2"));
-    assert!(event.cause.unwrap().evidence[0].contains("7 bytes"));
+    let seen = event(&record, &RCV, None);
+    assert_eq!(seen.state, Some("FIN_WAIT2"));
+    assert!(seen.cause.unwrap().evidence[0].contains("7 bytes"));
+    record.packet.flags = SYN;
+    let again = cause(&record, &RCV, None);
+    assert_eq!((again.id, again.certainty), ("data-after-close", CERTAIN));
+    assert!(again.fix.unwrap().contains("use more ports"));
 }
 
 #[test]
@@ -293,6 +329,46 @@ fn p3_stray() {
     let id = "stray-segment-to-listener";
     assert_eq!(both(&record, &LISTENER, "TCP_FLAGS"), [(id, LIKELY); 2]);
     assert_eq!(cause(&record, &[], None).id, "unknown", "it may be a full queue");
+}
+
+#[test]
+fn p3_a_cookie_that_is_none() {
+    let ack = samples::at_listener(ACK);
+    let sent = |cookie_ns| ListenerWindow { cookie_ns };
+    let id = |record: &Record, window| {
+        let cause = with_window(record, window);
+        (cause.id, cause.certainty)
+    };
+    assert_eq!(id(&ack, sent(NOW - 3_000_000_000)), ("syn-cookie-invalid", LIKELY));
+    let evidence = with_window(&ack, sent(NOW - 3_000_000_000)).evidence;
+    assert!(evidence[0].starts_with("this listener sent a SYN cookie 3.0 s before"), "{evidence:?}");
+    let stray = ("stray-segment-to-listener", LIKELY);
+    assert_eq!(id(&ack, sent(0)), stray, "it never sent one");
+    let mut much_later = ack;
+    much_later.mono_ns = 200_000_000_000;
+    assert_eq!(id(&much_later, sent(1)), stray, "no cookie is good for so long");
+    assert_eq!(id(&samples::at_listener(FIN | ACK), sent(NOW - 1)), stray, "the end of another connection");
+    let known = late(&ack, end::RESET_SENT, &[(ESTABLISHED, 1), (CLOSE, 2)]);
+    assert_eq!(id(&known, sent(NOW - 1)).0, "late-segment");
+}
+
+/// What is made of a segment that the kernel calls a stray, at a listener with this past.
+fn with_window(record: &Record, window: ListenerWindow) -> Cause {
+    let site = site::locate(record, frames(&LISTENER));
+    let nobody = Endpoint { addr: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
+    crate::diagnose::cause::diagnose(&Facts {
+        record,
+        kind: EventKind::RstSent,
+        site: &site,
+        reason: Some(&samples::kernel_reason("TCP_FLAGS")),
+        began: Some(LISTEN),
+        owner: None,
+        task: None,
+        listen: None,
+        window: Some(&window),
+        local: nobody,
+        remote: nobody,
+    })
 }
 
 #[test]
@@ -335,6 +411,18 @@ fn p7_to_p11_bad_handshake() {
     let mut child = samples::passive(CLOSE, ACK);
     child.present = memory(&[(SYN_RECV, 1), (CLOSE, 2)]);
     assert_eq!(cause(&child, &RCV, None).id, id, "P7");
+    child.present = memory(&[]);
+    let unseen = cause(&child, &RCV, None);
+    assert_eq!(
+        (unseen.id, unseen.certainty),
+        ("data-after-close", LIKELY),
+        "where it came from is not known"
+    );
+    let cookie = samples::at_listener(ACK);
+    for reason in ["TCP_OLD_ACK", "TCP_ACK_UNSENT_DATA"] {
+        let refused = cause(&cookie, &stack, Some(reason));
+        assert_eq!((refused.id, refused.certainty), (id, LIKELY), "P8 from 7.2 on");
+    }
 }
 
 #[test]
@@ -349,6 +437,8 @@ fn p12_to_p14_after_close() {
     assert_eq!(seen.owner.map(|owner| owner.how), Some("dead"));
     orphan.socket.linger2 = -1;
     assert_eq!(both(&orphan, &stack, "TCP_ABORT_ON_DATA"), [("linger2-abort", CERTAIN); 2]);
+    orphan.past = memory(&[(LAST_ACK, 1), (CLOSE, NOW)]);
+    assert_eq!(cause(&orphan, &stack, None).id, "data-after-close", "TCP_LINGER2 is for FIN_WAIT2");
     let mut shut = samples::passive(CLOSE, ACK);
     shut.present = memory(&[(FIN_WAIT2, 1), (CLOSE, NOW)]);
     shut.present.owner = owner(812, how::CONNECT);
@@ -401,6 +491,17 @@ fn received_by_the_state_it_hits() {
     let event = event(&request, &[], None);
     assert_eq!((event.state, event.owner.map(|owner| owner.how)), (Some("NEW_SYN_RECV"), Some("listen")));
     assert_eq!(event.cause.unwrap().id, "reset-in-handshake");
+}
+
+#[test]
+fn what_only_the_tracepoint_saw_may_be_no_rst() {
+    let mut record = samples::active(FIN_WAIT2);
+    record.kind = kind::RST_RECEIVED;
+    record.hook = hook::TCP_RECEIVE_RESET;
+    assert_eq!(cause(&record, &[], None).certainty, CERTAIN);
+    record.socket.shutdown = 3;
+    assert_eq!(cause(&record, &[], None).certainty, LIKELY, "data after shutdown() call tcp_reset() too");
+    assert_eq!(cause(&record, &["tcp_reset", "tcp_validate_incoming"], None).certainty, CERTAIN);
 }
 
 #[test]
@@ -462,6 +563,7 @@ fn a_late_segment_recalls_how_full_the_table_was() {
     crate::diagnose::recall_timewait(&mut event, table);
     assert_eq!(event.timewait, Some(table));
     let cause = event.cause.unwrap();
+    assert_eq!(cause.certainty, CERTAIN, "memory was not short");
     assert!(cause.evidence[1].starts_with("5000 of 5000"), "{:?}", cause.evidence);
     assert_eq!(cause.evidence[2], "the connection lived for 28 ms, and this side closed first");
     assert!(cause.fix.unwrap().starts_with("sysctl -w"));

@@ -1,7 +1,8 @@
 //! No two rules speak of the same facts, whatever these are.
 
 use super::*;
-use crate::diagnose::{catalog, cause};
+use crate::diagnose::listen::ListenerWindow;
+use crate::diagnose::{catalog, cause, words};
 use std::collections::BTreeSet;
 
 const FUNCTIONS: [&[&str]; 21] = [
@@ -63,8 +64,8 @@ impl Dice {
 fn any_record(dice: &mut Dice) -> Record {
     let mut record = samples::record(1 + dice.below(5) as u8, dice.of(&HOOKS));
     record.flags = dice.next() as u32 & !flag::REASON & 0xfff;
-    record.state = dice.below(13) as u8;
-    record.packet.flags = dice.next() as u8 & (FIN | SYN | RST | ACK);
+    record.state = if dice.below(4) == 0 { LISTEN } else { dice.below(13) as u8 };
+    record.packet.flags = dice.of(&[SYN, ACK, ACK, SYN | ACK, FIN | ACK, RST]);
     record.packet.len = dice.of(&[0, 0, 7]);
     record.socket.linger2 = dice.of(&[0, -1]);
     record.socket.flags = dice.of(&[0, 1 << 3, 1 << 4]);
@@ -92,13 +93,14 @@ fn no_two_rules_speak_and_none_beyond_its_row() {
     for _ in 0..200_000 {
         let record = any_record(&mut dice);
         let stack = dice.of(&FUNCTIONS);
-        let reason = dice.of(crate::diagnose::words::reset::WORDS).name;
-        let reason = (dice.below(2) == 0).then(|| samples::kernel_reason(reason));
+        let name = dice.of(words::reset::WORDS).name;
+        let reason = (dice.below(2) == 0).then(|| samples::kernel_reason(name));
         let site = site::locate(&record, frames(stack));
         let began = crate::diagnose::state::began(&record, &site, reason.as_ref());
         let kind = crate::diagnose::event_kind(record.kind);
-        let nobody = crate::event::Endpoint { addr: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
-        let facts = cause::Facts {
+        let nobody = Endpoint { addr: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
+        let window = ListenerWindow { cookie_ns: NOW - 1_000_000 };
+        let facts = Facts {
             record: &record,
             kind,
             site: &site,
@@ -109,6 +111,7 @@ fn no_two_rules_speak_and_none_beyond_its_row() {
             listen: (record.kind == kind::LISTEN_DROP)
                 .then(|| crate::diagnose::listen::judge(&record, &site))
                 .flatten(),
+            window: dice.of(&[None, Some(&window)]),
             local: nobody,
             remote: nobody,
         };
@@ -118,9 +121,11 @@ fn no_two_rules_speak_and_none_beyond_its_row() {
             .map(|spec| spec.id)
             .collect();
         assert!(speaking.len() <= 1, "{speaking:?} of {record:?} at {stack:?}, {reason:?}");
-        given.insert(cause::diagnose(&facts).id);
+        given.insert((cause::diagnose(&facts).id, kind));
     }
     for spec in catalog::all().filter(|spec| spec.rule.is_some()) {
-        assert!(given.contains(spec.id), "{} was never given: the generator does not reach it", spec.id);
+        for kind in spec.events {
+            assert!(given.contains(&(spec.id, *kind)), "{} was never given of {kind:?}", spec.id);
+        }
     }
 }
