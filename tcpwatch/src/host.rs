@@ -5,6 +5,8 @@
 
 pub mod books;
 pub mod cgroup;
+pub mod descriptors;
+pub mod inet;
 pub mod netns;
 pub mod preflight;
 pub mod proc;

@@ -240,6 +240,21 @@ fn every_kernel_offers_every_function_but_those_of_modules() {
 }
 
 #[test]
+fn a_missing_hook_is_owed_only_where_a_way_to_it_is_granted() {
+    for kernel in kernels() {
+        let shape = kernel.shape();
+        for (grants, granted) in GRANTS {
+            let plan = Plan { shape: &shape, granted, deliver: u32::MAX };
+            for hook in HOOKS.iter().filter(|hook| hook.is_essential() && plan.wants(hook)) {
+                let is_tracepoint = hook.ways[0].rung == Rung::Tracepoint;
+                let expected = is_tracepoint || granted.fentry || granted.kprobe;
+                assert_eq!(plan.owes(hook), expected, "{} with {grants}: {}", kernel.release, hook.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn with_everything_granted_no_wanted_hook_is_left_out() {
     for kernel in kernels() {
         let shape = kernel.shape();

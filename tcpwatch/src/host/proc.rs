@@ -111,14 +111,24 @@ impl Proc {
 
     /// Inode of the network namespace of a process (of its main thread: others may have moved).
     pub fn netns(&self, pid: u32) -> Option<u32> {
-        let link = fs::read_link(self.path(pid, "ns/net")).ok()?;
-        link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+        inode(&self.path(pid, "ns/net"))
+    }
+
+    /// Inode of tcpwatch's own network namespace, even if this `/proc` knows tcpwatch by another pid.
+    pub fn own_netns(&self) -> Option<u32> {
+        inode(&self.root.join("self/ns/net"))
     }
 
     /// Text of `/proc/PID/cgroup`.
     pub fn cgroup(&self, pid: u32) -> Option<String> {
         fs::read_to_string(self.path(pid, "cgroup")).ok()
     }
+}
+
+/// The inode in a link to `net:[4026531840]`.
+fn inode(link: &Path) -> Option<u32> {
+    let link = fs::read_link(link).ok()?;
+    link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The comm stands in parentheses and may itself hold spaces and parentheses, so the numbers begin after the last one.

@@ -5,6 +5,7 @@
 //! activates). For a connection it is as good a guess as any, marked `how: proc` like everything here, and the kernel side
 //! corrects it when somebody uses the socket.
 
+use super::inet::Row;
 use super::netns::{self, Namespace};
 use super::proc::{Proc, Stat};
 use super::{Host, cgroup};
@@ -162,7 +163,7 @@ fn older(a: &Process, b: &Process) -> bool {
 
 /// The inode in `socket:[12345]`.
 fn socket_inode(target: &[u8]) -> Option<u64> {
-    number(target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?, 10)
+    str::from_utf8(target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
 #[derive(Default)]
@@ -203,13 +204,12 @@ fn listeners(mut table: impl Read, mut each: impl FnMut(u32, u64)) {
         let complete = buffer[..filled].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let (mut rows, mut listening) = (0, 0);
         for row in buffer[..complete].split(|&byte| byte == b'\n') {
-            match parse_row(row) {
-                Row::Listener { port, socket } => {
-                    listening += 1;
-                    each(port, socket);
-                }
-                Row::Other => rows += 1,
-                Row::None => {}
+            let Some(row) = Row::parse(row) else { continue };
+            if row.state == tcpwatch_common::state::LISTEN {
+                listening += 1;
+                each(u32::from(row.local.port), row.inode);
+            } else {
+                rows += 1;
             }
         }
         if listening == 0 && rows > 0 {
@@ -222,37 +222,6 @@ fn listeners(mut table: impl Read, mut each: impl FnMut(u32, u64)) {
             return;
         }
     }
-}
-
-enum Row {
-    Listener {
-        port: u32,
-        socket: u64,
-    },
-    Other,
-    /// The heading, an empty line, or nothing that can be understood.
-    None,
-}
-
-/// `sl local_address rem_address st tx:rx tr:tm retrnsmt uid timeout inode …`, in hexadecimal down to the state.
-fn parse_row(row: &[u8]) -> Row {
-    let mut fields = row.split(|&byte| byte == b' ').filter(|field| !field.is_empty());
-    let mut field = |skip: usize| fields.nth(skip);
-    let Some(local) = field(1) else { return Row::None };
-    let Some(state) = field(1).and_then(|field| number(field, 16)) else { return Row::None };
-    if state != u64::from(tcpwatch_common::state::LISTEN) {
-        return Row::Other;
-    }
-    let port = local.rsplit(|&byte| byte == b':').next().and_then(|port| number(port, 16));
-    let socket = field(5).and_then(|field| number(field, 10));
-    match (port.and_then(|port| u32::try_from(port).ok()), socket) {
-        (Some(port), Some(socket)) => Row::Listener { port, socket },
-        _ => Row::None,
-    }
-}
-
-fn number(digits: &[u8], radix: u32) -> Option<u64> {
-    u64::from_str_radix(str::from_utf8(digits).ok()?, radix).ok()
 }
 
 /// A sentence for each thing that the scan could not see, with what to do about it as the last line.
