@@ -13,6 +13,8 @@ pub mod deliver {
     pub const STATE: u32 = 1 << 3;
     pub const DROP: u32 = 1 << 4;
     pub const RETRANSMIT: u32 = 1 << 5;
+    /// Sockets left in CLOSE_WAIT: found by user space, no program delivers them.
+    pub const LEAK: u32 = 1 << 6;
 }
 
 /// Handed to the programs as one read-only global.

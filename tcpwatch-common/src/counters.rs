@@ -56,3 +56,25 @@ impl NetnsCounters {
         self.firewall_rsts += firewall_rsts;
     }
 }
+
+/// How the tables of sockets fill: what was added and is neither removed nor there any more was forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TableCounters {
+    /// Sockets that came into the table of the living.
+    pub live_added: u64,
+    /// Sockets that left it because they were destroyed.
+    pub live_removed: u64,
+    /// Connections that came into the table of the dead; nothing but room for others takes them out again.
+    pub dead_added: u64,
+}
+
+impl TableCounters {
+    /// Adds another CPU's row.
+    pub fn add(&mut self, other: &Self) {
+        let Self { live_added, live_removed, dead_added } = other;
+        self.live_added += live_added;
+        self.live_removed += live_removed;
+        self.dead_added += dead_added;
+    }
+}

@@ -15,18 +15,21 @@ sizes! {
     flow::Flow = 40;
     flow::PortKey = 8;
     owner::Owner = 48;
-    owner::Memory = 128;
-    owner::PortOwner = 56;
+    owner::Memory = 152;
+    owner::Life = 192;
+    owner::PortOwner = 72;
     counters::HookCounters = 40;
     counters::NetnsCounters = 32;
+    counters::TableCounters = 24;
     Filter = 56;
     record::Packet = 16;
     record::Listen = 24;
+    record::Listener = 24;
     record::TimeWait = 16;
-    record::Socket = 48;
+    record::Socket = 64;
     record::Task = 24;
     record::StateRecord = 144;
-    record::Record = 648;
+    record::Record = 736;
 }
 
 // The two shapes are told apart by length alone.

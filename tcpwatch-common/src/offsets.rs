@@ -80,16 +80,22 @@ offsets! {
     sock_max_ack_backlog "sock" "sk_max_ack_backlog" Required;
     sock_shutdown "sock" "sk_shutdown" Required;
     sock_lingertime "sock" "sk_lingertime" Optional;
+    sock_err "sock" "sk_err" Optional;
     /// 1 while a process holds the socket's lock: then what happens to it happens in that process.
     sock_lock_owned "sock" "sk_lock.owned" Required;
     inet_sport "inet_sock" "inet_sport" Required;
     icsk_queue_qlen "inet_connection_sock" "icsk_accept_queue.qlen" Required;
     icsk_queue_young "inet_connection_sock" "icsk_accept_queue.young" Optional;
+    icsk_retransmits "inet_connection_sock" "icsk_retransmits" Optional;
+    icsk_probes_out "inet_connection_sock" "icsk_probes_out" Optional;
+    icsk_user_timeout "inet_connection_sock" "icsk_user_timeout" Optional;
     tcp_snd_una "tcp_sock" "snd_una" Required;
     tcp_snd_nxt "tcp_sock" "snd_nxt" Required;
     tcp_rcv_nxt "tcp_sock" "rcv_nxt" Required;
     tcp_copied_seq "tcp_sock" "copied_seq" Optional;
     tcp_linger2 "tcp_sock" "linger2" Optional;
+    tcp_bytes_received "tcp_sock" "bytes_received" Optional;
+    tcp_bytes_sent "tcp_sock" "bytes_sent" Optional;
     /// Absent where MPTCP is not built in.
     tcp_is_mptcp "tcp_sock" "is_mptcp" Optional;
     /// Sequence number of our SYN-ACK, less one.
@@ -119,7 +125,6 @@ offsets! {
     dev_net "net_device" "nd_net.net" Required;
     rtable_type "rtable" "rt_type" Optional;
     rt6_flags "rt6_info" "rt6i_flags" Optional;
-    socket_file "socket" "file" Optional;
     socket_inode_number "socket_alloc" "vfs_inode.i_ino" Optional;
     task_group_leader "task_struct" "group_leader" Required;
     task_start_boottime "task_struct" "start_boottime" Required;

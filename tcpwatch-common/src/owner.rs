@@ -1,5 +1,6 @@
 //! Who owns a socket, and what became of it: the values of the kernel-side tables.
 
+use crate::flow::{Addr, Flow};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// How the owner is known. Kept as a number on the wire; [`how`] names them.
@@ -121,13 +122,26 @@ pub struct Memory {
     pub end_state: u8,
     /// 1: the FIN was sent with both directions shut, as `close()` does; `shutdown(SHUT_WR)` leaves the other one open.
     pub fin_by_close: u8,
-    pub pad: u8,
+    /// 1: its process was exiting when it closed, and did not close it by itself.
+    pub exiting: u8,
     /// When it ended, 0 while it lives.
     pub end_ns: u64,
+    /// Payload that arrived (`tcp_sock.bytes_received`), at the end.
+    pub bytes_received: u64,
+    /// Payload that was sent, what was sent again included (`tcp_sock.bytes_sent`), at the end.
+    pub bytes_sent: u64,
+    /// `TCP_USER_TIMEOUT` in milliseconds, 0 without one; at the end.
+    pub user_timeout: u32,
+    /// `sk_err` at the end: what the process is told, by number.
+    pub error: u16,
+    /// Retransmissions in a row (`icsk_retransmits`), at the end.
+    pub retransmits: u8,
+    /// Zero-window or keepalive probes in a row (`icsk_probes_out`), at the end.
+    pub probes: u8,
 }
 
 impl Memory {
-    /// For the kernel, which cannot build 128 bytes on its stack for every new socket.
+    /// For the kernel, which cannot build so much on its stack for every new socket.
     pub const EMPTY: Self = Self {
         owner: Owner {
             start_ns: 0,
@@ -145,8 +159,14 @@ impl Memory {
         end: 0,
         end_state: 0,
         fin_by_close: 0,
-        pad: 0,
+        exiting: 0,
         end_ns: 0,
+        bytes_received: 0,
+        bytes_sent: 0,
+        user_timeout: 0,
+        error: 0,
+        retransmits: 0,
+        probes: 0,
     };
 
     /// The remembered states, oldest first.
@@ -157,6 +177,23 @@ impl Memory {
     }
 }
 
+/// A live socket: the value of the table of the living.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Life {
+    pub memory: Memory,
+    /// Filled when the socket enters CLOSE_WAIT, so that whoever goes through the table can say which connection it is;
+    /// empty before.
+    pub flow: Flow,
+}
+
+impl Life {
+    pub const EMPTY: Self = Self {
+        memory: Memory::EMPTY,
+        flow: Flow { local: Addr([0; 4]), remote: Addr([0; 4]), local_port: 0, remote_port: 0, netns: 0 },
+    };
+}
+
 /// Who listens on a port: exact while one socket does, "several" otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -165,6 +202,10 @@ pub struct PortOwner {
     /// Listening sockets on this port; above 1 the owner is not one process's to claim.
     pub sockets: u32,
     pub pad: u32,
+    /// Calls of `accept()` that took a connection from one of them, since tcpwatch looked.
+    pub accepts: u64,
+    /// When the last of them did, 0 before.
+    pub last_accept_ns: u64,
 }
 
 #[cfg(test)]

@@ -99,6 +99,19 @@ pub struct Listen {
     pub passed: u8,
 }
 
+/// What a listener did lately, where a segment met one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Listener {
+    /// Connections that `accept()` took from the listeners on this port, since tcpwatch looked.
+    pub accepts: u64,
+    /// When it took the last one, 0 if it took none yet.
+    pub last_accept_ns: u64,
+    /// Half-open requests whose SYN-ACK was sent only once: those of honest clients rarely get older.
+    pub young: u32,
+    pub pad: u32,
+}
+
 /// The TIME_WAIT table of the namespace at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -131,6 +144,9 @@ pub struct Socket {
     pub memory_used: u32,
     pub memory_max: u32,
     pub pad: u32,
+    /// Payload that arrived, and payload that was sent, what was sent again included.
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
 }
 
 /// What ran on the CPU.
@@ -172,6 +188,7 @@ pub struct Record {
     pub past: Memory,
     pub packet: Packet,
     pub listen: Listen,
+    pub listener: Listener,
     pub timewait: TimeWait,
     pub socket: Socket,
     /// Return addresses, innermost first.

@@ -3,7 +3,7 @@
 use crate::kernel::config::{config, filter};
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
-use crate::maps::{CLOSED, COUNTERS, DEAD, EVENTS, NETNS_COUNTERS};
+use crate::maps::{CLOSED, COUNTERS, DEAD, EVENTS, NETNS_COUNTERS, PORTS};
 use crate::owners;
 use crate::words;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
@@ -11,9 +11,9 @@ use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_ktime_get_ns};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use tcpwatch_common::counters::{HookCounters, NetnsCounters};
-use tcpwatch_common::flow::Flow;
+use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::owner::Memory;
-use tcpwatch_common::record::{FRAMES, Listen, Packet, Record, StateRecord, TimeWait, flag, kind};
+use tcpwatch_common::record::{FRAMES, Listen, Listener, Packet, Record, StateRecord, TimeWait, flag, kind};
 use tcpwatch_common::{hook, state};
 
 /// A wake-up per record is what slows a host down; user space looks by the clock.
@@ -218,6 +218,7 @@ unsafe fn fill(
         task::describe(&raw mut (*record).task);
         (*record).packet = event.packet;
         (*record).listen = event.listen;
+        listener(event, &raw mut (*record).listener);
         (*record).timewait = event.timewait;
         words::copy(&raw mut (*record).present, present);
         words::copy(&raw mut (*record).past, past);
@@ -245,6 +246,27 @@ unsafe fn fill(
             flags |= bit(event.sock.exists(), flag::SOCKET);
         }
         (*record).flags = flags;
+    }
+}
+
+/// What the listener that the event is about did lately.
+///
+/// # Safety
+/// `into` must be writable.
+#[inline(always)]
+unsafe fn listener(event: &Event, into: *mut Listener) {
+    // SAFETY: by contract; `port` is a map value just found.
+    unsafe {
+        words::zero(into);
+        if event.flags & flag::LISTEN == 0 {
+            return;
+        }
+        (*into).young = event.sock.young_requests();
+        let key = PortKey { netns: event.flow.netns, port: u32::from(event.flow.local_port) };
+        if let Some(port) = PORTS.get_ptr(&key) {
+            (*into).accepts = (*port).accepts;
+            (*into).last_accept_ns = (*port).last_accept_ns;
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf};
-use tcpwatch_common::counters::{HookCounters, NetnsCounters};
+use tcpwatch_common::counters::{HookCounters, NetnsCounters, TableCounters};
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::hook;
-use tcpwatch_common::owner::{Memory, Owner, PortOwner};
+use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner};
 use tcpwatch_common::record::Listen;
 
 /// Records on their way to user space. 4 MiB hold 6,500 resets, a tenth of a second of the fastest storm seen.
@@ -29,11 +29,15 @@ pub static CLOSED: Array<u32> = Array::with_max_entries(1, 0);
 /// What is known of each live socket, by its address. Emptied by `tcp_destroy_sock`; least recently used first when
 /// there are more sockets than entries, so that memory stays bounded.
 #[map]
-pub static LIVE: LruHashMap<u64, Memory> = LruHashMap::with_max_entries(65_536, 0);
+pub static LIVE: LruHashMap<u64, Life> = LruHashMap::with_max_entries(65_536, 0);
 
 /// What was known of a connection when its socket closed, by its addresses: a late segment looks here.
 #[map]
 pub static DEAD: LruHashMap<Flow, Memory> = LruHashMap::with_max_entries(65_536, 0);
+
+/// How full [`LIVE`] and [`DEAD`] are.
+#[map]
+pub static TABLES: PerCpuArray<TableCounters> = PerCpuArray::with_max_entries(1, 0);
 
 /// Owners of the sockets that were there before tcpwatch, by the socket's inode; filled once by user space. Takes memory
 /// only for what is in it.

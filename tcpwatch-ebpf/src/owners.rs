@@ -2,21 +2,50 @@
 
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
-use crate::maps::{DEAD, LIVE, PORTS, SEEDS};
+use crate::maps::{DEAD, LIVE, PORTS, SEEDS, TABLES};
 use crate::words;
+use tcpwatch_common::counters::TableCounters;
 use tcpwatch_common::flow::{Flow, PortKey};
-use tcpwatch_common::owner::{Memory, Owner, PortOwner, STEPS, Step, how};
+use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, STEPS, Step, how};
 use tcpwatch_common::state;
 
-/// Source of empty entries: 128 bytes are too many for the stack of a program that has other things on it.
-static EMPTY: Memory = Memory::EMPTY;
-static EMPTY_PORT: PortOwner = PortOwner { owner: Memory::EMPTY.owner, sockets: 0, pad: 0 };
+/// Source of empty entries: they are too large for the stack of a program that has other things on it.
+static EMPTY: Life = Life::EMPTY;
+static EMPTY_PORT: PortOwner =
+    PortOwner { owner: Memory::EMPTY.owner, sockets: 0, pad: 0, accepts: 0, last_accept_ns: 0 };
 const ANY: u64 = 0;
 
 /// The memory of a live socket, `None` if there is none yet.
 #[inline(always)]
 pub fn find(sock: Sock) -> Option<*mut Memory> {
-    LIVE.get_ptr_mut(&sock.0)
+    // It is the first thing in a life.
+    LIVE.get_ptr_mut(&sock.0).map(<*mut Life>::cast)
+}
+
+/// Notes in a live socket's entry which connection it is.
+///
+/// # Safety
+/// `memory` must come from [`find`], [`memory`] or [`renew`].
+#[inline(always)]
+pub unsafe fn place(memory: *mut Memory, flow: &Flow) {
+    // SAFETY: by contract it is the beginning of a `Life`.
+    unsafe { (*memory.cast::<Life>()).flow = *flow };
+}
+
+#[inline(always)]
+fn count(change: impl FnOnce(&mut TableCounters)) {
+    if let Some(row) = TABLES.get_ptr_mut(0) {
+        // SAFETY: a per-CPU map value.
+        change(unsafe { &mut *row });
+    }
+}
+
+/// A socket is destroyed.
+#[inline(always)]
+pub fn forget(sock: Sock) {
+    if LIVE.remove(&sock.0).is_ok() {
+        count(|row| row.live_removed += 1);
+    }
 }
 
 /// The memory of a socket, made and seeded when it is new.
@@ -35,6 +64,7 @@ pub fn memory(sock: Sock) -> Option<*mut Memory> {
 #[inline(always)]
 pub fn renew(sock: Sock) -> Option<*mut Memory> {
     let _ = LIVE.insert(&sock.0, &EMPTY, ANY);
+    count(|row| row.live_added += 1);
     find(sock)
 }
 
@@ -135,7 +165,7 @@ pub unsafe fn expire_inherited(owner: *mut Owner, has_file: bool, dead: bool) {
     // SAFETY: by contract.
     unsafe {
         if (*owner).how == how::LISTENER && (has_file || dead) {
-            words::copy(owner, &raw const EMPTY.owner);
+            words::copy(owner, &raw const EMPTY.memory.owner);
         }
     }
 }
@@ -169,6 +199,7 @@ pub unsafe fn bury(memory: *mut Memory, flow: &Flow, old_state: u8, now: u64) {
         (*memory).end_ns = now;
         let _ = DEAD.insert(flow, &*memory, ANY);
     }
+    count(|row| row.dead_added += 1);
 }
 
 /// Notes on a buried connection how it ended.
@@ -214,7 +245,20 @@ pub fn listening(sock: Sock, memory: *mut Memory, begins: bool) {
         } else {
             (*port).sockets -= 1;
             // One of several went, and which one stays is not known from here: nobody, rather than the wrong one.
-            words::copy(&raw mut (*port).owner, &raw const EMPTY.owner);
+            words::copy(&raw mut (*port).owner, &raw const EMPTY.memory.owner);
         }
+    }
+}
+
+/// A process took a connection from the queue of a listener on this port.
+#[inline(always)]
+pub fn accepted(child: Sock, now: u64) {
+    let key = PortKey { netns: child.netns(), port: u32::from(child.local_port(true)) };
+    let Some(port) = PORTS.get_ptr_mut(&key) else { return };
+    // SAFETY: a map value just found. Two CPUs that accept at the same moment may count as one, which is as good for a rate; the
+    // target has no atomic addition.
+    unsafe {
+        (*port).accepts += 1;
+        (*port).last_accept_ns = now;
     }
 }

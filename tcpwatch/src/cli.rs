@@ -10,7 +10,7 @@ mod options;
 mod page;
 mod values;
 
-pub use options::{Attach, Color, DoctorOptions, ExplainOptions, TraceOptions};
+pub use options::{Attach, Color, DoctorOptions, ExplainOptions, WatchOptions};
 
 use crate::host::Host;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -40,7 +40,8 @@ impl From<Exit> for ExitCode {
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    Trace(TraceOptions),
+    Trace(WatchOptions),
+    Diagnose(WatchOptions),
     Doctor(DoctorOptions),
     Explain(ExplainOptions),
     /// Print the page `docs/hooks.md`, made from the table.

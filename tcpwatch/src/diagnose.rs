@@ -3,6 +3,9 @@
 
 pub mod catalog;
 pub mod cause;
+pub mod lately;
+pub mod leak;
+pub mod lifetimes;
 pub mod listen;
 pub mod owner;
 pub mod reason;
@@ -13,10 +16,13 @@ pub mod state;
 pub mod words;
 
 use crate::event::{
-    Certainty, Endpoint, Event, EventKind, ListenInfo, PacketInfo, TaskContext, TaskInfo, TimeWaitInfo,
+    Bytes, Endpoint, Event, EventKind, HistoryStep, ListenInfo, PacketInfo, TaskContext, TaskInfo,
+    TimeWaitInfo,
 };
 use crate::kernel::names::ReasonNames;
 use crate::kernel::symbols::Symbols;
+use lately::Around;
+use leak::Leak;
 use site::Site;
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::record::{Record, StateRecord, Task, flag, kind};
@@ -31,6 +37,8 @@ pub struct Context<'a> {
     pub wall_offset_ns: i64,
     /// `-k`: keep the stack.
     pub want_stack: bool,
+    /// Of the record at hand.
+    pub around: Around,
 }
 
 impl Context<'_> {
@@ -51,7 +59,7 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
     let began = state::began(raw, &site, reason.as_ref());
     let owner = owner::of(raw, &site, reason.as_ref());
     let task = task(&raw.task, site.context);
-    let listen = (raw.kind == kind::LISTEN_DROP).then(|| listen::judge(raw, &site)).flatten();
+    let listen = (raw.kind == kind::LISTEN_DROP).then(|| queues(raw, &site, ctx)).flatten();
     let kind = event_kind(raw.kind);
     let facts = cause::Facts {
         record: raw,
@@ -62,8 +70,7 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
         owner: owner.as_ref(),
         task: Some(&task),
         listen,
-        // A record knows nothing of the listener's past.
-        window: None,
+        around: &ctx.around,
         local: endpoint(&raw.flow.local, raw.flow.local_port),
         remote: endpoint(&raw.flow.remote, raw.flow.remote_port),
     };
@@ -82,11 +89,57 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
     event.stack = ctx.want_stack.then(|| stack(&site));
     event.history =
         state::connection(raw).map(|memory| state::history(memory, raw.mono_ns)).unwrap_or_default();
-    event.listen = listen.or_else(|| overflow.then(|| listener(raw)).flatten());
-    event.timewait = timewait(raw);
+    event.listen = listen.or_else(|| overflow.then(|| listener(raw, ctx)).flatten());
+    event.timewait = timewait(raw).or_else(|| facts_table(&event, ctx));
+    event.bytes = bytes(raw);
     event.packet = packet(raw);
     event.mptcp = raw.flags & flag::MPTCP != 0;
     Some(event)
+}
+
+/// What the listener did, and why.
+fn queues(raw: &Record, site: &Site<'_>, ctx: &Context<'_>) -> Option<ListenInfo> {
+    let info = listen::judge(raw, site)?;
+    Some(ListenInfo { pressure: listen::pressure(raw, &info, &ctx.around), ..info })
+}
+
+/// For an RST drawn by a connection that was refused its slot: the table at the last refusal, because the RST itself comes
+/// later and its record does not know.
+fn facts_table(event: &Event, ctx: &Context<'_>) -> Option<TimeWaitInfo> {
+    event.cause.as_ref().filter(|cause| cause.id == "tw-bucket-overflow")?;
+    let table = ctx.around.namespace?.table?;
+    Some(TimeWaitInfo { used: table.used, max: table.max })
+}
+
+/// What the connection carried so far, or until its end.
+fn bytes(raw: &Record) -> Option<Bytes> {
+    let live = raw.flags & flag::FULL != 0 && !state::is_listener(raw);
+    let (received, sent) = if live {
+        (raw.socket.bytes_received, raw.socket.bytes_sent)
+    } else {
+        let past = state::connection(raw).filter(|_| raw.kind != kind::LISTEN_DROP)?;
+        (past.bytes_received, past.bytes_sent)
+    };
+    Some(Bytes { received, sent })
+}
+
+/// A process that holds sockets which its peers closed.
+pub fn leaked(leak: &Leak, mono_ns: u64, time_ns: u64) -> Event {
+    let mut event = Event::new(EventKind::CloseWaitLeak, mono_ns, time_ns);
+    event.netns = (leak.netns != 0).then_some(leak.netns);
+    event.local = Some(leak.local);
+    event.remote = Some(leak.remote);
+    event.state = states::name(states::CLOSE_WAIT);
+    event.history = vec![HistoryStep { state: "CLOSE_WAIT", for_us: Some(leak.oldest_ns / 1_000) }];
+    event.owner.clone_from(&leak.owner);
+    event.cause = Some(catalog::leaked(leak, mono_ns));
+    event.count = leak.count;
+    event
+}
+
+/// The command that makes the TIME_WAIT table larger.
+pub fn more_slots(max: u32) -> String {
+    catalog::raise_tw_buckets(max)
 }
 
 /// A state transition.
@@ -146,8 +199,8 @@ fn stack(site: &Site<'_>) -> Vec<String> {
 }
 
 /// The queues of a listener that answered with an RST.
-fn listener(raw: &Record) -> Option<ListenInfo> {
-    let mut info = listen::judge(raw, &Site::default())?;
+fn listener(raw: &Record, ctx: &Context<'_>) -> Option<ListenInfo> {
+    let mut info = queues(raw, &Site::default(), ctx)?;
     info.stage = crate::event::Stage::Ack;
     info.action = crate::event::ListenAction::Reset;
     Some(info)
@@ -167,21 +220,4 @@ fn packet(raw: &Record) -> Option<PacketInfo> {
         window: packet.window,
         len: packet.len,
     })
-}
-
-/// Adds to an RST drawn by a refused connection how full the table was at the last refusal in its namespace, which the
-/// pipeline remembers: the RST itself comes later and its record does not know.
-pub fn recall_timewait(event: &mut Event, table: TimeWaitInfo) {
-    let Some(cause) = event.cause.as_mut().filter(|cause| cause.id == "tw-bucket-overflow") else { return };
-    if event.timewait.is_some() {
-        return;
-    }
-    event.timewait = Some(table);
-    // The reason says that the segment was late; this says that the table was full, and not that memory was short.
-    if table.used >= table.max && event.reason.is_some() {
-        cause.certainty = Certainty::Certain;
-    }
-    let at = cause.evidence.len().min(1);
-    cause.evidence.insert(at, catalog::evidence::slots(table.used, table.max));
-    cause.fix = Some(catalog::evidence::raise_tw_buckets(table.max));
 }

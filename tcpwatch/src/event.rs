@@ -3,8 +3,14 @@
 //! Sinks turn these types into their own shapes (`sink/json/schema.rs` is the public one), so a name may change here
 //! without changing what users read. What is not known is `None`, never 0 or "".
 
+mod run;
+
+pub use run::{
+    CauseCount, Direction, HookBooks, HookStatus, Lifetimes, ListenerStanding, Lost, Reconciliation,
+    Standing, Start, Summary, Tables,
+};
+
 use std::net::IpAddr;
-use tcpwatch_common::counters::HookCounters;
 
 /// What an event is about. The names are the contract of `--json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -198,7 +204,7 @@ pub struct HistoryStep {
 }
 
 /// Which queue of a listener was full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Queue {
     /// Connections waiting for `accept()`.
     Accept,
@@ -217,7 +223,7 @@ impl Queue {
 }
 
 /// Which segment of the handshake was turned away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
     Syn,
     /// The last ACK.
@@ -235,7 +241,7 @@ impl Stage {
 }
 
 /// What the listener did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ListenAction {
     /// Nothing: the client tries again.
     Dropped,
@@ -256,6 +262,28 @@ impl ListenAction {
     }
 }
 
+/// What makes a listener's queue overflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pressure {
+    /// The process calls `accept()` too rarely, or not at all.
+    SlowAccept,
+    /// The process accepts, and more connections come at once than the queue holds.
+    Burst,
+    /// Half-open connections of many peers, none of which answers.
+    SynFlood,
+}
+
+impl Pressure {
+    /// The value in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SlowAccept => "slow_accept",
+            Self::Burst => "burst",
+            Self::SynFlood => "syn_flood",
+        }
+    }
+}
+
 /// A listener that turned a connection away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenInfo {
@@ -271,6 +299,8 @@ pub struct ListenInfo {
     /// `net.core.somaxconn` now.
     pub somaxconn: Option<u32>,
     pub action: ListenAction,
+    /// `None`: the evidence speaks for none.
+    pub pressure: Option<Pressure>,
 }
 
 /// The TIME_WAIT table of the namespace.
@@ -299,6 +329,14 @@ impl PacketInfo {
     pub fn flag_names(&self) -> String {
         flag_names(self.flags)
     }
+}
+
+/// Payload of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    pub received: u64,
+    /// What was sent again counts again.
+    pub sent: u64,
 }
 
 /// Byte 13 of a TCP header in words, `none` when it is 0.
@@ -343,6 +381,8 @@ pub struct Event {
     pub listen: Option<ListenInfo>,
     pub timewait: Option<TimeWaitInfo>,
     pub packet: Option<PacketInfo>,
+    /// What the connection carried, until now or in all its life.
+    pub bytes: Option<Bytes>,
     /// An MPTCP subflow.
     pub mptcp: bool,
     /// How many this event stands for.
@@ -373,89 +413,11 @@ impl Event {
             listen: None,
             timewait: None,
             packet: None,
+            bytes: None,
             mptcp: false,
             count: 1,
         }
     }
-}
-
-/// How one hook was attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HookStatus {
-    /// The kernel's name of the function or tracepoint.
-    pub name: String,
-    /// `fentry`, `kprobe`, …; the reason why not.
-    pub attached: Result<String, String>,
-    /// What cannot be seen without it.
-    pub sees: Option<String>,
-}
-
-/// The first event: every hook is attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Start {
-    pub mono_ns: u64,
-    /// Nanoseconds since 1970 (UTC).
-    pub time_ns: u64,
-    /// tcpwatch's own version.
-    pub version: String,
-    /// The kernel's release.
-    pub kernel: String,
-    pub hooks: Vec<HookStatus>,
-}
-
-/// Records that found no room.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    pub mono_ns: u64,
-    /// Nanoseconds since 1970 (UTC).
-    pub time_ns: u64,
-    pub hook: String,
-    /// Since the last such event.
-    pub count: u64,
-}
-
-/// The account of one hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HookBooks {
-    pub name: String,
-    pub counters: HookCounters,
-    /// Runs that the kernel left out because the hook's program was already at work on that CPU, interrupted. What they
-    /// would have seen is in no other figure.
-    pub missed: u64,
-}
-
-/// One counter of the kernel held against what tcpwatch saw.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reconciliation {
-    /// Inode of the network namespace.
-    pub netns: u32,
-    /// `TcpOutRsts`, `ListenDrops`, …
-    pub counter: String,
-    /// How far it grew while tcpwatch watched; `None` where it cannot be read.
-    pub kernel: Option<u64>,
-    /// How much of it tcpwatch explained.
-    pub explained: u64,
-}
-
-/// How often a cause was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CauseCount {
-    pub id: String,
-    pub count: u64,
-}
-
-/// The last event.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    pub mono_ns: u64,
-    /// Nanoseconds since 1970 (UTC).
-    pub time_ns: u64,
-    /// How long tcpwatch watched, nanoseconds.
-    pub watched_ns: u64,
-    pub hooks: Vec<HookBooks>,
-    pub netns: Vec<Reconciliation>,
-    /// Most frequent first.
-    pub causes: Vec<CauseCount>,
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //! - [`decode`]: bytes to records.
 //! - [`diagnose`]: records to events, pure.
 //! - [`recording`]: raw records in a file, for tests.
-//! - [`sink`]: events to text or JSON.
+//! - [`verdict`]: events gathered into verdicts, pure.
+//! - [`sink`]: events or verdicts to text or JSON.
 //! - [`pipeline`]: the loop that joins them; [`cli`]: what was typed.
 
 pub mod event;
@@ -21,6 +22,8 @@ pub mod source;
 pub mod decode;
 pub mod diagnose;
 pub mod recording;
+pub mod verdict;
+
 pub mod sink;
 
 pub mod cli;
@@ -46,6 +49,7 @@ const CANNOT_WRITE: &str =
 pub fn run(command: Command, host: &Host) -> Result<Exit> {
     match command {
         Command::Trace(options) => pipeline::trace(&options, host),
+        Command::Diagnose(options) => pipeline::diagnose(&options, host),
         Command::Doctor(options) => doctor(&options, host),
         Command::Explain(options) => explain(&options),
         Command::DocsHooks => {

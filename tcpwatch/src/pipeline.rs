@@ -1,54 +1,50 @@
-//! The loop that joins the stages: drain, decode, interpret, describe, show; and the books at the end.
+//! The commands that watch: a run between the live kernel and a sink.
 //!
-//! It runs at its own pace. Records wait in the kernel's ring buffer and are drained in batches by the clock, so that no event
-//! wakes anybody up on the host that is being watched.
+//! [`run`] is the loop that joins the stages: drain, decode, interpret, describe, show; and the books at the end.
 
-use crate::cli::{Attach, Exit, TraceOptions};
-use crate::decode::{Raw, decode};
-use crate::diagnose::{self, Context as Meaning};
-use crate::event::{
-    self, CauseCount, Event, HookBooks, Lost, OwnerInfo, Reconciliation, Start, Summary, TimeWaitInfo,
-};
-use crate::host::books::Books;
-use crate::host::preflight::{self, HookStatus};
-use crate::host::process::Processes;
-use crate::host::{Host, seed};
-use crate::kernel::hooks::Rung;
-use crate::kernel::shape::Shape;
-use crate::kernel::symbols::Symbols;
-use crate::recording::Recorder;
+mod clock;
+mod leaks;
+mod run;
+mod stop;
+
+use crate::cli::{Exit, WatchOptions};
+use crate::host::Host;
 use crate::sink::Sink;
+use crate::sink::diagnosis::{DiagnosisSink, Form};
 use crate::sink::json::JsonSink;
 use crate::sink::text::{TextOptions, TextSink};
-use crate::source::{self, Live, Settings};
-use anyhow::{Context, Result, bail};
-use std::collections::{BTreeMap, HashMap};
+use crate::source;
+use anyhow::{Context, Result};
+use run::Run;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-use tcpwatch_common::counters::HookCounters;
-use tcpwatch_common::hook;
-use tcpwatch_common::owner::Owner;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// Between two looks at an empty ring buffer: short enough to find the process of a short command still alive.
-const PACE: Duration = Duration::from_millis(20);
-/// Records drained before signals and clocks are looked at again.
-const BATCH: usize = 4096;
-/// Between two looks at what was lost.
-const LOSS_PACE: Duration = Duration::from_secs(1);
-/// Longer than any program runs, unless its task has to wait for a CPU in the middle of it.
-const SETTLE: Duration = Duration::from_millis(10);
-/// How often to wait that long for a program that is in the middle of its account.
-const SETTLE_TRIES: u32 = 100;
-/// A second signal within this time is the first one's echo: `timeout` sends it to the process and to its group.
-const SAME_WISH: Duration = Duration::from_millis(300);
-/// Network namespaces whose last TIME_WAIT refusal is remembered.
-const REFUSALS: usize = 4096;
+use stop::Stop;
 
 /// `tcpwatch trace`: attaches, shows events until told to stop, closes the books.
-pub fn trace(options: &TraceOptions, host: &Host) -> Result<Exit> {
+pub fn trace(options: &WatchOptions, host: &Host) -> Result<Exit> {
+    let (out, color) = stdout(options);
+    let sink: Box<dyn Sink> = if options.json {
+        Box::new(JsonSink::new(out))
+    } else {
+        Box::new(TextSink::new(out, TextOptions { color }))
+    };
+    watch(options, host, sink)
+}
+
+/// `tcpwatch diagnose`: the same, but gathers the events and shows what they come to.
+pub fn diagnose(options: &WatchOptions, host: &Host) -> Result<Exit> {
+    let (out, color) = stdout(options);
+    let form = if options.json { Form::Json } else { Form::Text(TextOptions { color }) };
+    watch(options, host, Box::new(DiagnosisSink::new(out, form)))
+}
+
+/// Buffered, and whether to colour what goes there.
+fn stdout(options: &WatchOptions) -> (Box<dyn Write>, bool) {
+    let stdout = io::stdout();
+    let color = options.color.is_on(stdout.is_terminal(), std::env::var_os("NO_COLOR").is_some());
+    (Box::new(BufWriter::with_capacity(1 << 16, stdout)), color)
+}
+
+fn watch(options: &WatchOptions, host: &Host, mut sink: Box<dyn Sink>) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -56,7 +52,6 @@ pub fn trace(options: &TraceOptions, host: &Host) -> Result<Exit> {
     runtime.block_on(async {
         // Before anything is attached: a Ctrl-C during the start ends the run in order.
         let stop = Stop::new()?;
-        let mut sink = open_sink(options);
         let run = match Run::start(options, host, sink.as_mut(), &stop) {
             Err(error) if error.is::<source::Stopped>() => return Ok(Exit::Ok),
             run => run?,
@@ -71,435 +66,4 @@ pub fn trace(options: &TraceOptions, host: &Host) -> Result<Exit> {
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-fn open_sink(options: &TraceOptions) -> Box<dyn Sink> {
-    let stdout = io::stdout();
-    let terminal = stdout.is_terminal();
-    let out: Box<dyn Write> = Box::new(BufWriter::with_capacity(1 << 16, stdout));
-    if options.json {
-        Box::new(JsonSink::new(out))
-    } else {
-        let color = options.color.is_on(terminal, std::env::var_os("NO_COLOR").is_some());
-        Box::new(TextSink::new(out, TextOptions { color }))
-    }
-}
-
-/// The signals that end a run.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let open = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { interrupt: open(SignalKind::interrupt())?, terminate: open(SignalKind::terminate())? })
-    }
-
-    async fn called(&mut self) -> SignalKind {
-        tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
-        }
-    }
-}
-
-/// The first signal ends a run in order, a second one at once: what the kernel holds of tcpwatch goes with the process.
-struct Stop {
-    signals: Signals,
-    /// Set with the first signal, for the start, which awaits nothing.
-    asked: Arc<AtomicBool>,
-}
-
-impl Stop {
-    fn new() -> Result<Self> {
-        let asked = Arc::new(AtomicBool::new(false));
-        let set = Arc::clone(&asked);
-        // A thread of its own: the loop may hang in a write to a reader that stalls.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let signals = Signals::new()?;
-        let listen = async move {
-            let mut signals = Signals::new().ok()?;
-            signals.called().await;
-            set.store(true, Ordering::Relaxed);
-            let first = Instant::now();
-            loop {
-                let kind = signals.called().await;
-                if first.elapsed() > SAME_WISH {
-                    std::process::exit(128 + kind.as_raw_value());
-                }
-            }
-        };
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || -> Option<()> { runtime.block_on(listen) })
-            .context("cannot listen for signals")?;
-        Ok(Self { signals, asked })
-    }
-}
-
-/// A run: everything between the kernel and the sink.
-struct Run {
-    live: Live,
-    shape: Shape,
-    symbols: Symbols,
-    processes: Processes,
-    books: Books,
-    started: Instant,
-    shown: u64,
-    causes: HashMap<&'static str, u64>,
-    /// Nanoseconds of the monotonic clock between which every hook was attached.
-    since: u64,
-    until: u64,
-    /// Records that are not shown, by hook: calls of `tcp_reset` that were no RSTs, what came while hooks were missing, and
-    /// what came after the last event that `-c` asked for.
-    unshown: BTreeMap<u8, u64>,
-    malformed: u64,
-    lost: BTreeMap<u8, u64>,
-    recorder: Option<Recorder>,
-    refusals: HashMap<u32, TimeWaitInfo>,
-}
-
-impl Run {
-    fn start(options: &TraceOptions, host: &Host, sink: &mut dyn Sink, stop: &Stop) -> Result<Self> {
-        let facts = preflight::Facts::read(host, options.btf.is_some());
-        let findings = preflight::judge(&facts);
-        if let Some(fatal) = findings.iter().find(|finding| finding.fatal && !finding.ok) {
-            bail!("{}: {}\nhint: {}", fatal.what, fatal.effect, fatal.hint);
-        }
-        let shape = Shape::load(options.btf.as_deref())?;
-        let settings = Settings {
-            deliver: options.deliver,
-            filter: options.filter,
-            buffer: options.buffer,
-            only: match options.attach {
-                Attach::Auto => None,
-                Attach::Fentry => Some(Rung::Fentry),
-                Attach::Kprobe => Some(Rung::Kprobe),
-                Attach::Tracepoint => Some(Rung::Tracepoint),
-            },
-            stop: Arc::clone(&stop.asked),
-        };
-        let mut live = Live::start(&shape, &settings)?;
-        let books = Books::open(host, || live.netns_counters());
-        if let Some(note) = live.unexpected() {
-            eprintln!("tcpwatch: {note}");
-        }
-        let seed = seed::scan(host);
-        live.seed(&seed)?;
-        for note in seed::notes(&seed, &host.proc) {
-            eprintln!("tcpwatch: {note}");
-        }
-        let now = Clock::read();
-        let start = Start {
-            mono_ns: now.mono_ns,
-            time_ns: now.wall_ns,
-            version: crate::VERSION.to_owned(),
-            kernel: crate::kernel::release(),
-            hooks: live.status().iter().map(status).collect(),
-        };
-        let shown = sink.start(&start).and_then(|()| sink.flush());
-        if let Err(error) = shown.map_err(anyhow::Error::from)
-            && !is_closed_pipe(&error)
-        {
-            return Err(error.context(crate::CANNOT_WRITE));
-        }
-        Ok(Self {
-            live,
-            shape,
-            symbols: Symbols::load(),
-            processes: Processes::new(host),
-            books,
-            started: Instant::now(),
-            shown: 0,
-            causes: HashMap::new(),
-            since: now.mono_ns,
-            until: u64::MAX,
-            unshown: BTreeMap::new(),
-            malformed: 0,
-            lost: BTreeMap::new(),
-            recorder: Recorder::from_environment()?,
-            refusals: HashMap::new(),
-        })
-    }
-
-    async fn watch(mut self, options: &TraceOptions, sink: &mut dyn Sink, mut stop: Stop) -> Result<Exit> {
-        let deadline = options.duration.map(|duration| self.started + duration);
-        let mut next_loss = Instant::now() + LOSS_PACE;
-        loop {
-            let drained = self.drain(options, sink)?;
-            for name in self.live.attach_late() {
-                eprintln!("tcpwatch: {name} is attached now: its module was loaded");
-            }
-            if Instant::now() >= next_loss {
-                self.report_losses(sink)?;
-                next_loss = Instant::now() + LOSS_PACE;
-            }
-            sink.flush()?;
-            if options.count.is_some_and(|count| self.shown >= count) {
-                break;
-            }
-            let wait = match deadline {
-                Some(deadline) if Instant::now() >= deadline => break,
-                Some(deadline) => PACE.min(deadline - Instant::now()),
-                None => PACE,
-            };
-            let wait = if drained == BATCH { Duration::ZERO } else { wait };
-            tokio::select! {
-                biased;
-                _ = stop.signals.called() => break,
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-        self.close(options, sink)
-    }
-
-    fn drain(&mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<usize> {
-        let attached = self.since..=self.until;
-        let Self {
-            live,
-            shape,
-            symbols,
-            processes,
-            causes,
-            unshown,
-            malformed,
-            refusals,
-            shown,
-            recorder,
-            ..
-        } = self;
-        let clock = Clock::read();
-        let meaning = Meaning {
-            names: &shape.reasons,
-            symbols,
-            wall_offset_ns: clock.offset_ns(),
-            want_stack: options.stack,
-        };
-        let limit = options
-            .count
-            .map_or(BATCH, |count| BATCH.min(usize::try_from(count.saturating_sub(*shown)).unwrap_or(BATCH)));
-        let mut written = Ok(());
-        let mut recorded = Ok(());
-        let drained = live.drain(limit, |bytes| {
-            if written.is_err() {
-                return;
-            }
-            if let Some(recorder) = recorder
-                && let Err(error) = recorder.take(bytes, symbols)
-            {
-                recorded = Err(error);
-            }
-            let event = match decode(bytes) {
-                Ok(Raw::Event(record)) if !attached.contains(&record.mono_ns) => {
-                    *unshown.entry(record.hook).or_default() += 1;
-                    return;
-                }
-                Ok(Raw::State(record)) if !attached.contains(&record.mono_ns) => {
-                    *unshown.entry(record.hook).or_default() += 1;
-                    return;
-                }
-                Ok(Raw::Event(record)) => match diagnose::interpret(&record, &meaning) {
-                    Some(event) => event,
-                    None => {
-                        *unshown.entry(record.hook).or_default() += 1;
-                        return;
-                    }
-                },
-                Ok(Raw::State(record)) => diagnose::interpret_state(&record, &meaning),
-                Err(_) => {
-                    *malformed += 1;
-                    return;
-                }
-            };
-            let event = complete(event, processes, refusals);
-            if let Some(cause) = &event.cause {
-                *causes.entry(cause.id).or_default() += event.count;
-            }
-            *shown += 1;
-            written = sink.event(&event);
-        });
-        written?;
-        recorded?;
-        Ok(drained)
-    }
-
-    /// Losses since the last look, as events.
-    fn report_losses(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        let clock = Clock::read();
-        for (id, counters) in self.live.counters()? {
-            let known = self.lost.entry(id).or_default();
-            if counters.lost > *known {
-                let count = counters.lost - *known;
-                *known = counters.lost;
-                sink.lost(&Lost {
-                    mono_ns: clock.mono_ns,
-                    time_ns: clock.wall_ns,
-                    hook: hook::name(id).unwrap_or("unnamed").to_owned(),
-                    count,
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything in the ring: shown as far as `-c` allows, counted in any case.
-    fn empty(&mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<()> {
-        while self.drain(options, sink)? != 0 {}
-        let Self { live, unshown, malformed, .. } = self;
-        live.drain(usize::MAX, |bytes| match decode(bytes) {
-            Ok(Raw::Event(record)) => *unshown.entry(record.hook).or_default() += 1,
-            Ok(Raw::State(record)) => *unshown.entry(record.hook).or_default() += 1,
-            Err(_) => *malformed += 1,
-        });
-        Ok(())
-    }
-
-    /// The counters, once the programs at work on other CPUs have finished.
-    fn settle(&self) -> Result<Vec<(u8, HookCounters)>> {
-        for _ in 0..SETTLE_TRIES {
-            std::thread::sleep(SETTLE);
-            let counters = self.live.counters()?;
-            if counters.iter().all(|(_, row)| row.balanced()) {
-                return Ok(counters);
-            }
-        }
-        self.live.counters()
-    }
-
-    /// Has the programs stop, so that nothing moves any more; then what is left in the ring, then the books. The programs are
-    /// taken off last, when the summary is out: that can take seconds.
-    fn close(mut self, options: &TraceOptions, sink: &mut dyn Sink) -> Result<Exit> {
-        let watched = self.started.elapsed();
-        self.until = Clock::read().mono_ns;
-        let explained = self.live.netns_counters();
-        let reconciled = self.books.reconcile(&explained);
-        let missed: BTreeMap<u8, u64> = self.live.missed().into_iter().collect();
-        self.live.close()?;
-        self.empty(options, sink)?;
-        let counters = self.settle()?;
-        self.empty(options, sink)?;
-        self.report_losses(sink)?;
-        let lost = counters.iter().map(|(_, row)| row.lost).sum::<u64>()
-            + missed.values().sum::<u64>()
-            + self.malformed;
-        let clock = Clock::read();
-        let mut causes: Vec<CauseCount> = self
-            .causes
-            .iter()
-            .map(|(id, count)| CauseCount { id: (*id).to_owned(), count: *count })
-            .collect();
-        causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.id.cmp(&b.id)));
-        let summary = Summary {
-            mono_ns: clock.mono_ns,
-            time_ns: clock.wall_ns,
-            watched_ns: u64::try_from(watched.as_nanos()).unwrap_or(u64::MAX),
-            hooks: counters
-                .into_iter()
-                .filter(|(id, row)| row.seen != 0 || missed.contains_key(id))
-                .map(|(id, mut row)| {
-                    // It was handed over all the same.
-                    let unshown = self.unshown.get(&id).copied().unwrap_or(0);
-                    row.delivered = row.delivered.saturating_sub(unshown);
-                    row.filtered += unshown;
-                    HookBooks {
-                        name: hook::name(id).unwrap_or("unnamed").to_owned(),
-                        counters: row,
-                        missed: missed.get(&id).copied().unwrap_or(0),
-                    }
-                })
-                .collect(),
-            netns: reconciled
-                .into_iter()
-                .filter(|row| row.explained != 0 || row.kernel.is_some_and(|count| count != 0))
-                .map(|row| Reconciliation {
-                    netns: row.netns,
-                    counter: row.counter.to_owned(),
-                    kernel: row.kernel,
-                    explained: row.explained,
-                })
-                .collect(),
-            causes,
-        };
-        if let Some(recorder) = self.recorder.take() {
-            recorder.finish()?;
-        }
-        sink.summary(&summary)?;
-        sink.flush()?;
-        if self.malformed != 0 {
-            eprintln!("tcpwatch: {} records could not be read: please report this as a bug", self.malformed);
-        }
-        Ok(if options.strict && lost != 0 { Exit::Lost } else { Exit::Ok })
-    }
-}
-
-/// What the host knows and the record does not: the owner's program and container, the table that was full before.
-fn complete(mut event: Event, processes: &mut Processes, refusals: &mut HashMap<u32, TimeWaitInfo>) -> Event {
-    if let Some(owner) = &mut event.owner {
-        let described = processes.describe(&wire(owner));
-        owner.exe = described.exe;
-        owner.cgroup = described.cgroup;
-        owner.container = described.container;
-    }
-    if let Some(netns) = event.netns {
-        match (event.kind, event.timewait) {
-            (event::EventKind::TwOverflow, Some(table)) => {
-                if refusals.len() < REFUSALS || refusals.contains_key(&netns) {
-                    refusals.insert(netns, table);
-                }
-            }
-            _ => {
-                if let Some(table) = refusals.get(&netns) {
-                    diagnose::recall_timewait(&mut event, *table);
-                }
-            }
-        }
-    }
-    event
-}
-
-/// The owner as the process table takes it.
-fn wire(owner: &OwnerInfo) -> Owner {
-    Owner {
-        start_ns: owner.start_ns,
-        cgroup: owner.cgroup_id,
-        pid: owner.pid.unwrap_or(0),
-        uid: owner.uid,
-        ..Owner::default()
-    }
-}
-
-fn status(hook: &HookStatus) -> event::HookStatus {
-    let refused = || {
-        let tried: Vec<String> = hook.tried.iter().map(|(how, why)| format!("{how}: {why}")).collect();
-        tried.join("; ")
-    };
-    event::HookStatus {
-        name: hook.name.clone(),
-        attached: hook.attached.clone().ok_or_else(refused),
-        sees: hook.attached.is_none().then(|| hook.loses.clone()),
-    }
-}
-
-/// Both clocks at one moment.
-struct Clock {
-    mono_ns: u64,
-    wall_ns: u64,
-}
-
-impl Clock {
-    fn read() -> Self {
-        use rustix::time::{ClockId, clock_gettime};
-        let ns = |id| {
-            let time = clock_gettime(id);
-            u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
-        };
-        Self { mono_ns: ns(ClockId::Monotonic), wall_ns: ns(ClockId::Realtime) }
-    }
-
-    /// To add to a monotonic time for a wall time.
-    fn offset_ns(&self) -> i64 {
-        self.wall_ns.cast_signed().wrapping_sub(self.mono_ns.cast_signed())
-    }
 }

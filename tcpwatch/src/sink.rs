@@ -1,10 +1,11 @@
 //! Where finished events go. A sink sees values only; it knows no kernel.
 
+pub mod diagnosis;
 pub mod json;
 pub mod text;
 pub mod time;
 
-use crate::event::{Event, Lost, Start, Summary};
+use crate::event::{Event, Lost, Standing, Start, Summary};
 use std::io;
 
 /// One way to show events. The calls come in the order of the life of a run: `start` once, anything, `summary` once.
@@ -12,6 +13,10 @@ pub trait Sink {
     /// Every hook is attached.
     fn start(&mut self, start: &Start) -> io::Result<()>;
     fn event(&mut self, event: &Event) -> io::Result<()>;
+    /// What the host looks like, before the first event. For sinks that judge it.
+    fn standing(&mut self, _all: &[Standing]) -> io::Result<()> {
+        Ok(())
+    }
     /// Records found no room.
     fn lost(&mut self, lost: &Lost) -> io::Result<()>;
     /// The books, at the end.

@@ -4,4 +4,4 @@ mod attach;
 mod live;
 mod object;
 
-pub use live::{Live, Settings, Stopped};
+pub use live::{Live, Settings, Sizes, Stopped, TABLE};

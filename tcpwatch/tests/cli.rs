@@ -21,7 +21,7 @@ const BAD: &[(&[&str], Exit)] = &[
     (&["--for", "soon"], Exit::Usage),
     (&["-4", "-6"], Exit::Usage),
     (&["--events", "lisen"], Exit::Usage),
-    (&["--events", "leak"], Exit::Usage),
+    (&["--events", "leaks"], Exit::Usage),
     (&["--buffer", "3M"], Exit::Usage),
     (&["explain", "--no-such-flag"], Exit::Usage),
     (&["explain", "TCP_STATE", "TCP_FLAGS"], Exit::Usage),

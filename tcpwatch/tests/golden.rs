@@ -4,12 +4,17 @@
 use std::path::PathBuf;
 use tcpwatch::cli::explain::{Kernel, answer};
 use tcpwatch::decode::{Raw, decode};
+use tcpwatch::diagnose::lately::{Around, Lately};
 use tcpwatch::diagnose::{Context, interpret, interpret_state};
-use tcpwatch::event::{CauseCount, Event, HookBooks, HookStatus, Lost, Reconciliation, Start, Summary};
+use tcpwatch::event::{
+    CauseCount, Direction, Event, HookBooks, HookStatus, Lifetimes, Lost, Reconciliation, Standing, Start,
+    Summary, Tables, TimeWaitInfo,
+};
 use tcpwatch::kernel::names::ReasonNames;
 use tcpwatch::kernel::shape;
 use tcpwatch::kernel::symbols::Symbols;
 use tcpwatch::sink::Sink;
+use tcpwatch::sink::diagnosis::{DiagnosisSink, Form};
 use tcpwatch::sink::json::JsonSink;
 use tcpwatch::sink::text::{TextOptions, TextSink};
 use tcpwatch_common::counters::HookCounters;
@@ -212,6 +217,30 @@ fn transition() -> StateRecord {
     record
 }
 
+/// Watching for 90 s, and calls of `accept()` are seen.
+fn watched() -> Around {
+    Around { sees_accepts: true, since_ns: NOW - 90_000 * MS, ..Around::default() }
+}
+
+/// A pool that does not pool.
+fn lifetimes() -> Lifetimes {
+    Lifetimes {
+        owner: tcpwatch::diagnose::owner::info(&owner(812, "redis-server", how::ACCEPT)),
+        netns: 4_026_531_840,
+        direction: Direction::Incoming,
+        peer: None,
+        port: 6379,
+        count: 41_200,
+        short: 41_190,
+        closed_first: 41_150,
+        median_us: 3_100,
+        p90_us: 9_400,
+        max_us: 1_204_000,
+        bytes_received: 1_236_000,
+        bytes_sent: 412_000,
+    }
+}
+
 fn start() -> Start {
     let hook = |name: &str, attached: Result<&str, &str>, sees: Option<&str>| HookStatus {
         name: name.to_owned(),
@@ -264,6 +293,8 @@ fn summary() -> Summary {
         causes: [("tw-bucket-overflow", 13), ("closed-port", 3)]
             .map(|(id, count)| CauseCount { id: id.to_owned(), count })
             .to_vec(),
+        lifetimes: vec![lifetimes()],
+        tables: Tables { sockets: 65_536, sockets_seen: 82_000, ended: 65_536, ended_seen: 80_000 },
     }
 }
 
@@ -272,18 +303,28 @@ fn events() -> Vec<Event> {
     let reset = [(1, "NO_SOCKET"), (6, "TCP_FLAGS")].map(|(n, name)| (n, format!("SK_RST_REASON_{name}")));
     let names = ReasonNames::new(reset.to_vec(), Vec::new());
     let symbols = Symbols::parse(KALLSYMS.as_bytes()).unwrap();
-    let ctx = |want_stack| Context { names: &names, symbols: &symbols, wall_offset_ns: WALL, want_stack };
+    let ctx = |want_stack, around| Context {
+        names: &names,
+        symbols: &symbols,
+        wall_offset_ns: WALL,
+        want_stack,
+        around,
+    };
+    let mut lately = Lately::default();
     let records = [closed_port(), linger_zero(), refused_slot(), late_fin(), full_accept_queue(), received()];
     let mut events: Vec<Event> = records
         .iter()
         .enumerate()
         .map(|(i, record)| match decode(record.as_bytes()).unwrap() {
-            Raw::Event(record) => interpret(&record, &ctx(i == 0)).unwrap(),
+            Raw::Event(record) => {
+                lately.note(&record);
+                interpret(&record, &ctx(i == 0, lately.around(&record, &watched()))).unwrap()
+            }
             Raw::State(_) => unreachable!("an event's bytes"),
         })
         .collect();
     match decode(transition().as_bytes()).unwrap() {
-        Raw::State(record) => events.push(interpret_state(&record, &ctx(false))),
+        Raw::State(record) => events.push(interpret_state(&record, &ctx(false, Around::default()))),
         Raw::Event(_) => unreachable!("a transition's bytes"),
     }
     // What the host stage adds.
@@ -296,6 +337,7 @@ fn events() -> Vec<Event> {
 
 fn play(sink: &mut dyn Sink) {
     sink.start(&start()).unwrap();
+    sink.standing(&[standing()]).unwrap();
     for event in events() {
         sink.event(&event).unwrap();
     }
@@ -355,6 +397,26 @@ fn text() {
     let mut out = Vec::new();
     play(&mut TextSink::new(&mut out, TextOptions::default()));
     compare("events.txt", &out);
+}
+
+/// The state that a host is found in.
+fn standing() -> Standing {
+    let table = TimeWaitInfo { used: 4_800, max: 5_000 };
+    Standing { netns: 77, time_wait: Some(table), refused_since_boot: Some(3), listeners: Vec::new() }
+}
+
+#[test]
+fn diagnosis() {
+    for (name, form) in
+        [("diagnosis.txt", Form::Text(TextOptions::default())), ("diagnosis.jsonl", Form::Json)]
+    {
+        let mut out = Vec::new();
+        play(&mut DiagnosisSink::new(&mut out, form));
+        compare(name, &out);
+        for line in String::from_utf8(out).unwrap().lines().filter(|line| !line.starts_with('{')) {
+            assert!(line.chars().count() <= 100, "{} columns: {line}", line.chars().count());
+        }
+    }
 }
 
 #[test]

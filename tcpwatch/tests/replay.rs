@@ -8,6 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use tcpwatch::decode::{Raw, decode};
+use tcpwatch::diagnose::lately::{Around, Lately};
 use tcpwatch::diagnose::{Context, interpret, interpret_state};
 use tcpwatch::kernel::shape::Shape;
 use tcpwatch::kernel::symbols::Symbols;
@@ -27,13 +28,22 @@ fn replay(release: &str) -> String {
     let path = folder("recordings").join(release);
     let text = fs::read(path.join("records.symbols")).unwrap();
     let symbols = Symbols::parse(&text[..]).unwrap();
-    let context = Context { names: &shape.reasons, symbols: &symbols, wall_offset_ns: 0, want_stack: true };
+    let context = Context {
+        names: &shape.reasons,
+        symbols: &symbols,
+        wall_offset_ns: 0,
+        want_stack: true,
+        around: Around::default(),
+    };
+    let mut lately = Lately::default();
     let mut lines = Vec::new();
     let mut sink = JsonSink::new(&mut lines);
     for bytes in recording::read(&path.join("records")).unwrap() {
         match decode(&bytes).unwrap() {
             Raw::Event(record) => {
-                if let Some(event) = interpret(&record, &context) {
+                lately.note(&record);
+                let around = lately.around(&record, &context.around);
+                if let Some(event) = interpret(&record, &Context { around, ..context }) {
                     sink.event(&event).unwrap();
                 }
             }

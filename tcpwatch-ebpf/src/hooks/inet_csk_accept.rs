@@ -4,6 +4,7 @@
 //! kernel: v6.10..  `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)`
 
 use crate::context::{Exit, Returned};
+use crate::emit;
 use crate::kernel::config::config;
 use crate::kernel::sock::Sock;
 use crate::owners;
@@ -32,4 +33,5 @@ fn accepted(sock: Sock) {
         // SAFETY: a map value just found.
         unsafe { owners::learn(memory, how::ACCEPT) };
     }
+    owners::accepted(sock, emit::now());
 }

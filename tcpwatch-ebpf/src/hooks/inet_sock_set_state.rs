@@ -8,12 +8,15 @@ use crate::context::Hooked;
 use crate::emit;
 use crate::kernel::config::config;
 use crate::kernel::sock::Sock;
+use crate::kernel::task;
 use crate::owners;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::{Memory, Step, how};
 use tcpwatch_common::record::flag;
-use tcpwatch_common::state::{CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
+use tcpwatch_common::state::{
+    CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
+};
 
 tracepoint!(handle, inet_sock_set_state);
 
@@ -44,8 +47,12 @@ fn handle(context: &impl Hooked) -> Option<()> {
         if new == FIN_WAIT1 || new == LAST_ACK {
             (*memory).fin_by_close = u8::from(sock.is_shut());
         }
+        if new == CLOSE_WAIT {
+            owners::place(memory, &sock.flow(true));
+        }
         if new == CLOSE && old != LISTEN {
             owners::expire_inherited(&raw mut (*memory).owner, sock.socket() != 0, sock.is_dead());
+            sock.sum_up(memory);
             owners::bury(memory, &sock.flow(true), old, now);
         }
         if deliver_states {
@@ -79,6 +86,7 @@ unsafe fn attribute(sock: Sock, memory: *mut Memory, old: u8, new: u8, owned: bo
             owners::inherit_from_port(sock.netns(), sock.local_port(true), &raw mut (*memory).owner);
         } else if owned && closes(sock, old, new) {
             owners::learn(memory, how::IO);
+            (*memory).exiting = u8::from(task::is_exiting());
         }
     }
 }

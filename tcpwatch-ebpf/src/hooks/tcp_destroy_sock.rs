@@ -4,12 +4,13 @@
 
 use super::tracepoint;
 use crate::context::Hooked;
-use crate::maps::LIVE;
+use crate::kernel::sock::Sock;
+use crate::owners;
 
 tracepoint!(handle, tcp_destroy_sock);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    let _ = LIVE.remove(&context.arg(0));
+    owners::forget(Sock(context.arg(0)));
     Some(())
 }

@@ -2,6 +2,7 @@
 
 use super::field::{at, field, has_field};
 use tcpwatch_common::flow::{Addr, Flow};
+use tcpwatch_common::owner::Memory;
 use tcpwatch_common::record::{Listen, Socket, TimeWait};
 use tcpwatch_common::state;
 
@@ -147,6 +148,33 @@ impl Sock {
         }
     }
 
+    /// Half-open requests that are young, of a listener.
+    #[inline(always)]
+    pub fn young_requests(self) -> u32 {
+        field!(self.0, icsk_queue_young)
+    }
+
+    /// What a socket had done, and why it ended, at its end. `sk_err` is set before the state changes.
+    ///
+    /// # Safety
+    /// `into` must be writable.
+    #[inline(always)]
+    pub unsafe fn sum_up(self, into: *mut Memory) {
+        let bytes = (field!(self.0, tcp_bytes_received), field!(self.0, tcp_bytes_sent));
+        let error: i32 = field!(self.0, sock_err);
+        let user_timeout = field!(self.0, icsk_user_timeout);
+        let tried = (field!(self.0, icsk_retransmits), field!(self.0, icsk_probes_out));
+        // SAFETY: by contract.
+        unsafe {
+            (*into).bytes_received = bytes.0;
+            (*into).bytes_sent = bytes.1;
+            (*into).user_timeout = user_timeout;
+            (*into).error = error as u16;
+            (*into).retransmits = tried.0;
+            (*into).probes = tried.1;
+        }
+    }
+
     /// What tells acts apart on kernels that give no reason.
     ///
     /// # Safety
@@ -165,6 +193,7 @@ impl Sock {
         let prot: u64 = field!(self.0, sock_prot);
         let used: u64 = at(field!(prot, proto_memory_allocated));
         let max: u64 = at(u64::wrapping_add(field!(prot, proto_sysctl_mem), 2 * 8));
+        let bytes = (field!(self.0, tcp_bytes_received), field!(self.0, tcp_bytes_sent));
         // SAFETY: by contract.
         unsafe {
             (*into).flags = flags as u32;
@@ -178,6 +207,8 @@ impl Sock {
             (*into).memory_used = used as u32;
             (*into).memory_max = max as u32;
             (*into).pad = 0;
+            (*into).bytes_received = bytes.0;
+            (*into).bytes_sent = bytes.1;
         }
     }
 }

@@ -9,6 +9,8 @@ use tcpwatch_common::record::Task;
 
 /// `PF_KTHREAD`: a kernel thread owns no socket that a process made.
 const PF_KTHREAD: u32 = 0x0020_0000;
+/// `PF_EXITING`: the process is ending, by itself or by a signal.
+const PF_EXITING: u32 = 0x4;
 /// Depth to which pid namespaces nest (`MAX_PID_NS_LEVEL` is 32; nobody has seen more than a few).
 const PID_LEVELS: u32 = 8;
 
@@ -28,6 +30,12 @@ fn current() -> u64 {
 pub fn is_kernel_thread() -> bool {
     let flags: u32 = field!(current(), task_flags);
     flags & PF_KTHREAD != 0
+}
+
+#[inline(always)]
+pub fn is_exiting() -> bool {
+    let flags: u32 = field!(current(), task_flags);
+    flags & PF_EXITING != 0
 }
 
 /// Thread group id in tcpwatch's own pid namespace; 0 for a process that is not visible from there.

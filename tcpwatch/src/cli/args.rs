@@ -8,7 +8,7 @@ use std::path::PathBuf;
 const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// The commands that are shown.
-pub(super) const COMMANDS: [&str; 3] = ["trace", "explain", "doctor"];
+pub(super) const COMMANDS: [&str; 4] = ["trace", "diagnose", "explain", "doctor"];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -16,7 +16,7 @@ pub(super) const COMMANDS: [&str; 3] = ["trace", "explain", "doctor"];
     bin_name = "tcpwatch",
     version,
     about = "Names the process, the socket and the cause behind every TCP reset and every refused connection.",
-    override_usage = "tcpwatch [trace] [OPTIONS]\n       tcpwatch explain [NAME]\n       tcpwatch doctor [--json]",
+    override_usage = "tcpwatch [COMMAND] [OPTIONS]",
     after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 events were lost under --strict.",
     help_template = TEMPLATE,
     max_term_width = 100,
@@ -35,6 +35,9 @@ pub(super) enum Sub {
     /// Stream events, one line each, the cause under it (the default)
     #[command(help_template = TEMPLATE)]
     Trace(Box<TraceArgs>),
+    /// Watch for a while, then say what is wrong, whose it is, why, and what to change
+    #[command(help_template = TEMPLATE)]
+    Diagnose(Box<DiagnoseArgs>),
     /// Tell what a name means: a cause, a reset or drop reason, a TCP state, a counter
     #[command(help_template = TEMPLATE)]
     Explain(ExplainArgs),
@@ -61,6 +64,42 @@ pub(super) enum Page {
 
 #[derive(Debug, Args)]
 pub(super) struct TraceArgs {
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+
+    /// Stop after N events
+    #[arg(short, long, value_name = "N", help_heading = "Output")]
+    pub(super) count: Option<String>,
+    /// Stop after this time: 500ms, 30s, 5m, 1h
+    #[arg(long = "for", value_name = "TIME", help_heading = "Output")]
+    pub(super) duration: Option<String>,
+    /// Add the kernel stack to each event
+    #[arg(short = 'k', long, help_heading = "Output")]
+    pub(super) stack: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(super) kernel: KernelArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DiagnoseArgs {
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+
+    /// Watch for this long: 10s, 5m [default: 30s]
+    #[arg(long = "for", value_name = "TIME", help_heading = "Output")]
+    pub(super) duration: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(super) kernel: KernelArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilterArgs {
     /// Only sockets of this process
     #[arg(short, long, help_heading = "Filter")]
     pub(super) pid: Option<String>,
@@ -82,20 +121,17 @@ pub(super) struct TraceArgs {
     /// Only this cgroup (v2), none below it: PATH or ID
     #[arg(long, help_heading = "Filter")]
     pub(super) cgroup: Option<String>,
-    /// rst,listen,tw,drop,state,retransmit|all [default: rst,listen,tw]
+    /// rst,listen,tw,leak,drop,state,retransmit|all [default: rst,listen,tw,leak]
     #[arg(long, value_name = "LIST", help_heading = "Filter")]
     pub(super) events: Vec<String>,
+    /// A socket in CLOSE_WAIT for longer is a leak [default: 60s]
+    #[arg(long, value_name = "TIME", help_heading = "Filter")]
+    pub(super) close_wait_after: Option<String>,
+}
 
-    /// Stop after N events
-    #[arg(short, long, value_name = "N", help_heading = "Output")]
-    pub(super) count: Option<String>,
-    /// Stop after this time: 500ms, 30s, 5m, 1h
-    #[arg(long = "for", value_name = "TIME", help_heading = "Output")]
-    pub(super) duration: Option<String>,
-    /// Add the kernel stack to each event
-    #[arg(short = 'k', long, help_heading = "Output")]
-    pub(super) stack: bool,
-    /// One JSON object a line
+#[derive(Debug, Args)]
+pub(super) struct OutputArgs {
+    /// JSON instead of text, one object a line
     #[arg(long, help_heading = "Output")]
     pub(super) json: bool,
     /// auto, always or never [default: auto]
@@ -104,7 +140,10 @@ pub(super) struct TraceArgs {
     /// Exit with status 3 if events were lost
     #[arg(long, help_heading = "Output")]
     pub(super) strict: bool,
+}
 
+#[derive(Debug, Args)]
+pub(super) struct KernelArgs {
     /// Attach by auto, fentry, kprobe or tracepoint alone [default: auto]
     #[arg(long, value_name = "HOW", help_heading = "Kernel")]
     pub(super) attach: Option<String>,
@@ -114,6 +153,12 @@ pub(super) struct TraceArgs {
     /// Ring buffer for events, a power of two [default: 4M]
     #[arg(long, value_name = "SIZE", help_heading = "Kernel")]
     pub(super) buffer: Option<String>,
+    /// Live sockets to remember [default: 64K]
+    #[arg(long, value_name = "N", help_heading = "Kernel")]
+    pub(super) sockets: Option<String>,
+    /// Ended connections to remember [default: 64K]
+    #[arg(long, value_name = "N", help_heading = "Kernel")]
+    pub(super) ended: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -167,7 +212,7 @@ mod tests {
     #[test]
     fn help_fits_a_screen() {
         let help = help();
-        assert!(help.lines().count() <= 40, "{} lines:\n{help}", help.lines().count());
+        assert!(help.lines().count() <= 44, "{} lines:\n{help}", help.lines().count());
         for line in help.lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }

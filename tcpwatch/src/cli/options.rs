@@ -1,14 +1,23 @@
 //! What was typed, checked and with its meaning.
 
-use super::args::{DoctorArgs, ExplainArgs, Page, Sub, TraceArgs, Typed};
+use super::args::{
+    DiagnoseArgs, DoctorArgs, ExplainArgs, FilterArgs, KernelArgs, OutputArgs, Page, Sub, TraceArgs, Typed,
+};
 use super::{Command, Error, lookup, values};
 use crate::host::Host;
+use crate::source::TABLE;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tcpwatch_common::filter::{Filter, PORTS};
 
 /// Ring buffer in bytes when nobody says otherwise: some thousand events.
 const DEFAULT_BUFFER: u32 = 4 << 20;
+
+/// Honest programs close within seconds of the peer's FIN.
+const CLOSE_WAIT_AFTER: Duration = Duration::from_secs(60);
+
+/// How long `diagnose` watches.
+const DIAGNOSE_FOR: Duration = Duration::from_secs(30);
 
 /// Which rungs of the attach ladder may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,19 +50,21 @@ impl Color {
     }
 }
 
-/// `tcpwatch trace`.
+/// What to watch, and how: of every command that attaches to the kernel.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TraceOptions {
+pub struct WatchOptions {
     /// What the kernel side lets through.
     pub filter: Filter,
     /// Bits of [`tcpwatch_common::config::deliver`].
     pub deliver: u32,
-    /// Show the kernel stack.
-    pub stack: bool,
-    /// Stop after so many events.
-    pub count: Option<u64>,
+    /// A socket that is in CLOSE_WAIT for longer is a leak.
+    pub close_wait_after: Duration,
     /// Stop after so long.
     pub duration: Option<Duration>,
+    /// Stop after so many events.
+    pub count: Option<u64>,
+    /// Show the kernel stack.
+    pub stack: bool,
     pub json: bool,
     pub color: Color,
     /// Lost events make the exit status [`super::Exit::Lost`].
@@ -63,22 +74,29 @@ pub struct TraceOptions {
     pub btf: Option<PathBuf>,
     /// Bytes of the ring buffer, a power of two and a multiple of 64 KiB.
     pub buffer: u32,
+    /// Live sockets to remember.
+    pub sockets: u32,
+    /// Ended connections to remember.
+    pub ended: u32,
 }
 
-impl Default for TraceOptions {
+impl Default for WatchOptions {
     fn default() -> Self {
         Self {
             filter: Filter::NONE,
             deliver: values::DEFAULT_EVENTS,
-            stack: false,
-            count: None,
+            close_wait_after: CLOSE_WAIT_AFTER,
             duration: None,
+            count: None,
+            stack: false,
             json: false,
             color: Color::Auto,
             strict: false,
             attach: Attach::Auto,
             btf: None,
             buffer: DEFAULT_BUFFER,
+            sockets: TABLE,
+            ended: TABLE,
         }
     }
 }
@@ -105,6 +123,7 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
     Ok(match typed.command {
         None => Command::Trace(trace(typed.trace, host)?),
         Some(Sub::Trace(args)) => Command::Trace(trace(*args, host)?),
+        Some(Sub::Diagnose(args)) => Command::Diagnose(diagnose(*args, host)?),
         Some(Sub::Doctor(DoctorArgs { json, btf })) => {
             readable(btf.as_deref())?;
             Command::Doctor(DoctorOptions { json, btf })
@@ -119,38 +138,42 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
     })
 }
 
-fn trace(args: TraceArgs, host: &Host) -> Result<TraceOptions, Error> {
-    // Spelt out, so that a new flag cannot be forgotten here.
-    let TraceArgs {
-        pid,
-        lport,
-        rport,
-        v4,
-        v6,
-        netns,
-        cgroup,
-        events,
-        count,
-        duration,
+fn trace(args: TraceArgs, host: &Host) -> Result<WatchOptions, Error> {
+    // Spelt out here and below, so that a new flag cannot be forgotten.
+    let TraceArgs { filter, count, duration, stack, output, kernel } = args;
+    Ok(WatchOptions {
+        count: count.map(|text| values::count("--count", &text)).transpose()?,
+        duration: duration.map(|text| values::duration("--for", &text)).transpose()?,
         stack,
-        json,
-        color,
-        strict,
-        attach,
-        btf,
-        buffer,
-    } = args;
-    let default = TraceOptions::default();
+        ..watch(filter, output, kernel, host)?
+    })
+}
+
+fn diagnose(args: DiagnoseArgs, host: &Host) -> Result<WatchOptions, Error> {
+    let DiagnoseArgs { filter, duration, output, kernel } = args;
+    let duration = duration.map_or(Ok(DIAGNOSE_FOR), |text| values::duration("--for", &text))?;
+    Ok(WatchOptions { duration: Some(duration), ..watch(filter, output, kernel, host)? })
+}
+
+fn watch(
+    filter: FilterArgs,
+    output: OutputArgs,
+    kernel: KernelArgs,
+    host: &Host,
+) -> Result<WatchOptions, Error> {
+    let FilterArgs { pid, lport, rport, v4, v6, netns, cgroup, events, close_wait_after } = filter;
+    let OutputArgs { json, color, strict } = output;
+    let KernelArgs { attach, btf, buffer, sockets, ended } = kernel;
+    let default = WatchOptions::default();
+    let family = match (v4, v6) {
+        (true, _) => 4,
+        (_, true) => 6,
+        _ => 0,
+    };
     let mut filter = Filter {
         active: 0,
         pid: pid.map_or(Ok(0), |text| lookup::pid(host, &text))?,
-        family: if v4 {
-            4
-        } else if v6 {
-            6
-        } else {
-            0
-        },
+        family,
         netns: netns.map_or(Ok(0), |text| lookup::netns(host, &text))?,
         cgroup: Filter::halves(cgroup.map_or(Ok(0), |text| lookup::cgroup(host, &text))?),
         local_ports: values::ports("--lport", &lport)?,
@@ -158,12 +181,11 @@ fn trace(args: TraceArgs, host: &Host) -> Result<TraceOptions, Error> {
     };
     filter.active = u32::from(filter != Filter::NONE);
     readable(btf.as_deref())?;
-    Ok(TraceOptions {
+    Ok(WatchOptions {
         filter,
         deliver: values::events(&events)?,
-        stack,
-        count: count.map(|text| values::count("--count", &text)).transpose()?,
-        duration: duration.map(|text| values::duration("--for", &text)).transpose()?,
+        close_wait_after: close_wait_after
+            .map_or(Ok(default.close_wait_after), |text| values::duration("--close-wait-after", &text))?,
         json,
         color: choice(
             "--color",
@@ -183,6 +205,9 @@ fn trace(args: TraceArgs, host: &Host) -> Result<TraceOptions, Error> {
         )?,
         btf,
         buffer: buffer.map_or(Ok(default.buffer), |text| values::buffer("--buffer", &text))?,
+        sockets: sockets.map_or(Ok(default.sockets), |text| values::entries("--sockets", &text))?,
+        ended: ended.map_or(Ok(default.ended), |text| values::entries("--ended", &text))?,
+        ..default
     })
 }
 

@@ -16,7 +16,7 @@ fn parsed(line: &str) -> Result<Parsed, Error> {
     parse(std::iter::once("tcpwatch").chain(line.split_whitespace()), &host().host())
 }
 
-fn trace(line: &str) -> TraceOptions {
+fn trace(line: &str) -> WatchOptions {
     match parsed(line) {
         Ok(Parsed::Run(Command::Trace(options))) => options,
         other => panic!("{line}: {other:?}"),
@@ -25,7 +25,7 @@ fn trace(line: &str) -> TraceOptions {
 
 #[test]
 fn trace_is_what_happens_without_a_command() {
-    assert_eq!(trace(""), TraceOptions::default());
+    assert_eq!(trace(""), WatchOptions::default());
     assert_eq!(trace("-p 5 --json"), trace("trace -p 5 --json"));
     assert_eq!(trace("-p5").filter, Filter { active: 1, pid: 5, ..Filter::NONE });
 }
@@ -34,9 +34,9 @@ fn trace_is_what_happens_without_a_command() {
 fn every_flag_arrives() {
     let options = trace(
         "-p 5 -L 80,443 -L 8080 -D 40000 -6 -k -c 10 --for 5m --netns 77 --cgroup 9 --json \
-         --events rst,state --attach kprobe --btf /dev/null --buffer 1M --strict --color never",
+         --events rst,state --attach kprobe --btf /dev/null --buffer 1M --strict --color never --close-wait-after 90s --sockets 1M --ended 5000",
     );
-    let expected = TraceOptions {
+    let expected = WatchOptions {
         filter: Filter {
             active: 1,
             pid: 5,
@@ -56,6 +56,9 @@ fn every_flag_arrives() {
         attach: Attach::Kprobe,
         btf: Some("/dev/null".into()),
         buffer: 1 << 20,
+        close_wait_after: Duration::from_secs(90),
+        sockets: 1_048_576,
+        ended: 5_000,
     };
     assert_eq!(options, expected);
     assert_eq!(trace("-4").filter.family, 4);
@@ -124,7 +127,11 @@ fn bad_lines_say_what_is_wrong_and_what_to_do() {
         ("-c 0", "`0` is not a number of events", "from 1", Exit::Usage),
         ("-c -1", "unknown option `-1`", "--help", Exit::Usage),
         ("--events lisen", "unknown event `lisen`", "`listen`", Exit::Usage),
-        ("--events rst,leak", "`leak` is not available in this version", "one of: rst", Exit::Usage),
+        ("--events rst,leaks", "unknown event `leaks`", "did you mean `leak`?", Exit::Usage),
+        ("--ended 10", "a table of 10 entries is out of range, in `--ended`", "from 1024", Exit::Usage),
+        ("--sockets many", "`many` is not a number of entries, in `--sockets`", "--sockets 64K", Exit::Usage),
+        ("diagnose --close-wait-after 0", "no time at all", "--close-wait-after 30s", Exit::Usage),
+        ("diagnose -c 5", "unknown option `-c`", "tcpwatch --help", Exit::Usage),
         ("--attach ftrace", "`ftrace` is not a value of `--attach`", "fentry", Exit::Usage),
         ("--color sometimes", "`sometimes` is not a value of `--color`", "one of: auto", Exit::Usage),
         ("--buffer 3M", "no power of two", "--buffer 4M", Exit::Usage),

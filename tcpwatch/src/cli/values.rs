@@ -6,20 +6,24 @@ use tcpwatch_common::config::deliver;
 use tcpwatch_common::filter::PORTS;
 
 /// Names of `--events` and what they ask the kernel side for.
-const EVENTS: [(&str, u32); 6] = [
+const EVENTS: [(&str, u32); 7] = [
     ("rst", deliver::RST),
     ("listen", deliver::LISTEN),
     ("tw", deliver::TW),
+    ("leak", deliver::LEAK),
     ("drop", deliver::DROP),
     ("state", deliver::STATE),
     ("retransmit", deliver::RETRANSMIT),
 ];
 
 /// What is shown when nobody says otherwise: events that each mean trouble.
-pub(super) const DEFAULT_EVENTS: u32 = deliver::RST | deliver::LISTEN | deliver::TW;
+pub(super) const DEFAULT_EVENTS: u32 = deliver::RST | deliver::LISTEN | deliver::TW | deliver::LEAK;
 
 /// Smallest ring buffer in bytes: room for some dozens of events, and a multiple of every architecture's page.
 const MIN_BUFFER: u64 = 64 << 10;
+
+/// Entries that a table of sockets may have: fewer are forgotten at once, more are gigabytes.
+const ENTRIES: std::ops::RangeInclusive<u32> = 1_024..=4_194_304;
 
 /// Largest one: the kernel takes the size as 32 bits.
 const MAX_BUFFER: u64 = 1 << 30;
@@ -43,12 +47,6 @@ fn event(name: &str) -> Result<u32, Error> {
         return Ok(*bit);
     }
     let names = || EVENTS.map(|(known, _)| known).join(", ");
-    if name == "leak" {
-        return Err(Error::usage(
-            "event `leak` is not available in this version",
-            format!("one of: {}, all", names()),
-        ));
-    }
     let known = EVENTS.iter().map(|(known, _)| *known).chain(["all"]);
     let hint = match nearest(name, known) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -177,6 +175,34 @@ fn readable(size: u64) -> String {
     format!("{}{unit}", size >> shift)
 }
 
+/// Entries of a table in the kernel: `65536`, `64K`, `1M`.
+pub(super) fn entries(flag: &str, text: &str) -> Result<u32, Error> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => Some(0),
+        "k" => Some(10),
+        "m" => Some(20),
+        _ => None,
+    };
+    let count = shift.zip(whole(digits)).and_then(|(shift, number)| number.checked_mul(1 << shift));
+    let Some(count) = count else {
+        return Err(Error::usage(
+            format!("`{text}` is not a number of entries, in `{flag}`"),
+            format!("a whole number, with K or M if you like: for instance `{flag} 64K`"),
+        ));
+    };
+    u32::try_from(count).ok().filter(|count| ENTRIES.contains(count)).ok_or_else(|| {
+        Error::usage(
+            format!("a table of {text} entries is out of range, in `{flag}`"),
+            format!(
+                "from {} to {}; an entry takes about 250 bytes of kernel memory",
+                ENTRIES.start(),
+                ENTRIES.end()
+            ),
+        )
+    })
+}
+
 /// A count of at least 1.
 pub(super) fn count(flag: &str, text: &str) -> Result<u64, Error> {
     whole(text).filter(|count| *count > 0).ok_or_else(|| {
@@ -275,8 +301,8 @@ mod tests {
             events(&["rst,state".into(), "drop".into()]),
             Ok(deliver::RST | deliver::STATE | deliver::DROP)
         );
-        assert_eq!(events(&["all".into()]), Ok(0b11_1111));
+        assert_eq!(events(&["all".into()]), Ok(0b111_1111));
         assert!(events(&["rst,".into()]).is_err());
-        assert!(events(&["leak".into()]).unwrap_err().what.contains("not available in this version"));
+        assert_eq!(events(&["leak".into()]), Ok(deliver::LEAK));
     }
 }

@@ -19,9 +19,37 @@ pub mod sites;
 
 pub use page::page;
 
+pub(super) use evidence::raise_tw_buckets;
+pub(super) use leak::leaked;
+
 use super::cause::{Facts, Verdict};
 use crate::event::{Certainty, EventKind};
 use tcpwatch_common::record::flag;
+
+/// What a cause does to those who depend on this host; the order of verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Harm {
+    /// As a rule nobody suffers: scans, leftovers, ordinary endings.
+    Noise,
+    /// Nobody suffers yet.
+    Warning,
+    /// Connections are cut that somebody used.
+    Broken,
+    /// Connections or their data are lost, and nobody chose that.
+    Refused,
+}
+
+impl Harm {
+    /// The value in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Noise => "noise",
+            Self::Warning => "warning",
+            Self::Broken => "broken",
+            Self::Refused => "refused",
+        }
+    }
+}
 
 /// One cause.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +68,8 @@ pub struct Spec {
     pub evidence: &'static str,
     /// The best it can reach.
     pub certainty: Certainty,
+    /// As a rule.
+    pub harm: Harm,
     /// The [`sites`] that it covers.
     pub sites: &'static [&'static str],
     /// Where the kernel decides.
@@ -76,6 +106,7 @@ pub(super) const UNKNOWN: Spec = Spec {
     fix: None,
     evidence: "no rule speaks; what little is known is listed",
     certainty: Certainty::Unknown,
+    harm: Harm::Broken,
     sites: &[],
     source: "",
     since: "5.10",

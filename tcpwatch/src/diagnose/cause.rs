@@ -2,7 +2,7 @@
 //! out.
 
 use super::catalog::{self, Spec};
-use super::listen::ListenerWindow;
+use super::lately::Around;
 use super::site::Site;
 use super::{reason, state};
 use crate::event::{
@@ -31,8 +31,8 @@ pub struct Facts<'a> {
     pub task: Option<&'a TaskInfo>,
     /// What the listener did, on listen events.
     pub listen: Option<ListenInfo>,
-    /// What the listener that the segment met did before.
-    pub window: Option<&'a ListenerWindow>,
+    /// What is known besides the record.
+    pub around: &'a Around,
     pub local: Endpoint,
     pub remote: Endpoint,
 }
@@ -250,14 +250,14 @@ impl Verdict {
         self
     }
 
+    /// The row's cause with words of its own, for what is not told from one record.
+    pub(super) fn say(self, spec: &Spec, summary: String) -> Cause {
+        let fix = self.fix.or_else(|| spec.fix.map(str::to_owned));
+        Cause { id: spec.id, certainty: self.certainty, summary, evidence: self.evidence, fix }
+    }
+
     fn cause(self, spec: &Spec, facts: &Facts<'_>) -> Cause {
-        Cause {
-            id: spec.id,
-            certainty: self.certainty,
-            summary: sentence(spec.summary, facts),
-            evidence: self.evidence,
-            fix: self.fix.or_else(|| spec.fix.map(str::to_owned)),
-        }
+        self.say(spec, sentence(spec.summary, facts))
     }
 }
 

@@ -1,28 +1,11 @@
 //! Which queue of a listener turned a connection away, told from the queues' lengths and from how far the segment came.
 //! Why it did so is for the catalogue to say.
 
+use super::lately::Around;
 use super::site::Site;
-use crate::event::{ListenAction, ListenInfo, Queue, Stage};
+use crate::event::{ListenAction, ListenInfo, Pressure, Queue, Stage};
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{Listen, Record, flag, passed};
-
-/// What a listener did lately.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ListenerWindow {
-    /// When it last sent a SYN cookie, nanoseconds of the monotonic clock; 0: never, as far as tcpwatch saw.
-    pub cookie_ns: u64,
-}
-
-impl ListenerWindow {
-    /// The kernel takes no cookie that is older.
-    const COOKIE_NS: u64 = 120_000_000_000;
-
-    /// How long ago it sent a cookie that may still be good.
-    pub fn cookie_age(&self, now_ns: u64) -> Option<u64> {
-        let age = now_ns.checked_sub(self.cookie_ns).filter(|_| self.cookie_ns != 0)?;
-        (age <= Self::COOKIE_NS).then_some(age)
-    }
-}
 
 /// What the listener did. `None` when the record says nothing about a listener.
 pub fn judge(record: &Record, site: &Site<'_>) -> Option<ListenInfo> {
@@ -88,7 +71,46 @@ fn info(listen: &Listen, queue: Option<Queue>, stage: Stage, action: ListenActio
     let somaxconn = (listen.somaxconn != 0).then_some(listen.somaxconn);
     // The kernel keeps only the smaller of the two.
     let backlog = somaxconn.and_then(|limit| (listen.accept_max < limit).then_some(listen.accept_max));
-    ListenInfo { queue, stage, len, max: listen.accept_max, backlog, somaxconn, action }
+    ListenInfo { queue, stage, len, max: listen.accept_max, backlog, somaxconn, action, pressure: None }
+}
+
+/// A process that did not accept for so long while connections wait does not keep up, it has stopped.
+pub(super) const IDLE_NS: u64 = 1_000_000_000;
+/// A flood comes from many peers; fewer may be a few clients that try again and again.
+const FLOOD_PEERS: usize = 16;
+
+/// What makes the queue overflow. `None`: the evidence speaks for none.
+pub fn pressure(record: &Record, info: &ListenInfo, around: &Around) -> Option<Pressure> {
+    let listener = around.listener?;
+    match info.queue? {
+        Queue::Accept => {
+            let idle_ns = idle_ns(record, around)?;
+            Some(if idle_ns >= IDLE_NS { Pressure::SlowAccept } else { Pressure::Burst })
+        }
+        // While connections wait to be accepted, requests cannot leave their queue either.
+        Queue::Syn if accept_full(&record.listen) => None,
+        Queue::Syn => {
+            let many = listener.peers >= FLOOD_PEERS;
+            // Honest clients come to the end of their handshakes.
+            let none_answers = listener.accepts.is_none_or(|accepts| accepts < listener.drops / 4);
+            (many && none_answers).then_some(Pressure::SynFlood)
+        }
+    }
+}
+
+/// How long nobody called `accept()` on the listener, at least. `None` where that cannot be seen.
+pub(super) fn idle_ns(record: &Record, around: &Around) -> Option<u64> {
+    if !around.sees_accepts {
+        return None;
+    }
+    let last_ns = match record.listener.last_accept_ns {
+        // None since tcpwatch looks.
+        0 => around.since_ns,
+        last_ns => last_ns,
+    };
+    let idle_ns = record.mono_ns.saturating_sub(last_ns);
+    // Just begun to look: nothing is known yet.
+    (record.listener.last_accept_ns != 0 || idle_ns >= IDLE_NS).then_some(idle_ns)
 }
 
 #[cfg(test)]

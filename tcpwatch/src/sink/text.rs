@@ -1,8 +1,8 @@
 //! Text for a human at a terminal: one line an event in the manner of the bcc tools, the cause under it. Fits 100 columns
 //! as long as addresses are IPv4.
 
-mod books;
-mod layout;
+pub(super) mod books;
+pub(super) mod layout;
 
 use super::{Sink, time};
 use crate::event::{Certainty, Event, EventKind, Lost, ReasonFrom, Start, Summary};

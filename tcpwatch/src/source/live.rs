@@ -15,15 +15,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tcpwatch_common::config::Config;
-use tcpwatch_common::counters::{HookCounters, NetnsCounters};
+use tcpwatch_common::counters::{HookCounters, NetnsCounters, TableCounters};
 use tcpwatch_common::filter::Filter;
-use tcpwatch_common::flow::PortKey;
+use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::hook;
 use tcpwatch_common::offsets::ABSENT;
-use tcpwatch_common::owner::{Owner, PortOwner};
+use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, Step};
+use tcpwatch_common::state;
 
 /// Inode of the initial pid namespace (`PROC_PID_INIT_INO`).
 const INITIAL_PIDNS: u64 = 0xEFFF_FFFC;
+
+/// Entries of a table of sockets when nobody says otherwise.
+pub const TABLE: u32 = 65_536;
 
 /// What the user decided about the kernel side.
 #[derive(Clone, Debug)]
@@ -33,6 +37,10 @@ pub struct Settings {
     pub filter: Filter,
     /// Bytes of the ring buffer: a power of two, at least a page.
     pub buffer: u32,
+    /// Live sockets that are remembered.
+    pub sockets: u32,
+    /// Ended connections that are remembered.
+    pub ended: u32,
     /// The only rung to use for functions, for tests and odd hosts; `None`: whatever is granted.
     pub only: Option<Rung>,
     /// Set from outside when the run is to end before it has begun.
@@ -53,7 +61,15 @@ impl std::error::Error for Stopped {}
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { deliver: 0, filter: Filter::NONE, buffer: 4 << 20, only: None, stop: Arc::default() }
+        Self {
+            deliver: 0,
+            filter: Filter::NONE,
+            buffer: 4 << 20,
+            sockets: TABLE,
+            ended: TABLE,
+            only: None,
+            stop: Arc::default(),
+        }
     }
 }
 
@@ -64,6 +80,10 @@ pub struct Live {
     counters: PerCpuArray<MapData, HookCounters>,
     netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
     closed: Array<MapData, u32>,
+    tables: PerCpuArray<MapData, TableCounters>,
+    living: HashMap<MapData, u64, Life>,
+    dead: HashMap<MapData, Flow, Memory>,
+    sizes: Sizes,
     granted: Granted,
     status: Vec<HookStatus>,
     /// What holds, by hook.
@@ -94,6 +114,8 @@ impl Live {
             .btf(types.as_ref())
             .override_global("CONFIG", &config, true)
             .map_max_entries("EVENTS", settings.buffer)
+            .map_max_entries("LIVE", settings.sockets)
+            .map_max_entries("DEAD", settings.ended)
             .load(object::PROGRAMS)
             .map_err(anyhow::Error::from)
             .map_err(|error| {
@@ -110,6 +132,10 @@ impl Live {
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
             netns: PerCpuHashMap::try_from(take(&mut ebpf, "NETNS_COUNTERS")?)?,
             closed: Array::try_from(take(&mut ebpf, "CLOSED")?)?,
+            tables: PerCpuArray::try_from(take(&mut ebpf, "TABLES")?)?,
+            living: HashMap::try_from(take(&mut ebpf, "LIVE")?)?,
+            dead: HashMap::try_from(take(&mut ebpf, "DEAD")?)?,
+            sizes: Sizes { sockets: settings.sockets, ended: settings.ended },
             ebpf,
             granted,
             status: Vec::new(),
@@ -296,6 +322,37 @@ impl Live {
         all.filter(|(_, count)| *count != 0).collect()
     }
 
+    /// How many entries the tables of sockets hold.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// How far they are filled, summed over the CPUs.
+    pub fn tables(&self) -> TableCounters {
+        let mut sum = TableCounters::default();
+        if let Ok(per_cpu) = self.tables.get(&0, 0) {
+            per_cpu.iter().for_each(|row| sum.add(row));
+        }
+        sum
+    }
+
+    /// Live sockets that were seen to enter CLOSE_WAIT and are in it.
+    ///
+    /// Walks the table of the living, two system calls an entry: not for every tick.
+    pub fn close_wait(&self) -> Vec<Life> {
+        let waits = |life: &Life| {
+            let last = life.memory.history().last();
+            life.flow.remote_port != 0
+                && last.is_some_and(|step: Step| step.state() == state::CLOSE_WAIT && step.at_ns() != 0)
+        };
+        bounded(&self.living, self.sizes.sockets).map(|(_, life)| life).filter(waits).collect()
+    }
+
+    /// The connections that ended lately, as many as the table holds.
+    pub fn ended(&self) -> impl Iterator<Item = (Flow, Memory)> + '_ {
+        bounded(&self.dead, self.sizes.ended)
+    }
+
     /// The books of every network namespace, summed over the CPUs.
     pub fn netns_counters(&self) -> Vec<(u32, NetnsCounters)> {
         self.netns
@@ -308,6 +365,32 @@ impl Live {
             })
             .collect()
     }
+}
+
+/// Entries of the tables of sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub sockets: u32,
+    pub ended: u32,
+}
+
+impl Sizes {
+    /// What the kernel sets aside for them, in bytes: key, value, and about 64 bytes an entry of its own.
+    pub fn memory(self) -> u64 {
+        const OVERHEAD: usize = 64;
+        let entry = |key: usize, value: usize| (key + value + OVERHEAD) as u64;
+        u64::from(self.sockets) * entry(size_of::<u64>(), size_of::<Life>())
+            + u64::from(self.ended) * entry(size_of::<Flow>(), size_of::<Memory>())
+    }
+}
+
+/// Entries of a table that changes meanwhile. When the entry at hand is removed, the kernel begins anew: so a busy table is
+/// walked until as many entries as it can hold were seen, and some of them come twice.
+fn bounded<K: aya::Pod, V: aya::Pod>(
+    table: &HashMap<MapData, K, V>,
+    size: u32,
+) -> impl Iterator<Item = (K, V)> + '_ {
+    table.iter().flatten().take(size as usize)
 }
 
 fn configure(plan: &Plan<'_>, filter: Filter) -> Config {

@@ -4,7 +4,7 @@
 //! and the socket's fields still tell most acts apart.
 
 use super::evidence::{age, segment, task};
-use super::{RST_SENT, Spec};
+use super::{Harm, RST_SENT, Spec};
 use crate::diagnose::cause::{Facts, Verdict};
 use crate::diagnose::reason;
 use crate::event::Certainty;
@@ -22,6 +22,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "close() sent the RST for a socket that is not orphaned yet, or the reason TCP_ABORT_ON_CLOSE",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A1"],
         source: "net/ipv4/tcp.c: __tcp_close",
         since: "5.10",
@@ -35,6 +36,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("remove SO_LINGER {1,0} from the application unless the reset is wanted"),
         evidence: "tcp_disconnect called by close(); likely where only the socket's SO_LINGER 0 and its closed ends speak",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A2", "A4"],
         source: "net/ipv4/tcp.c: __tcp_close, tcp_disconnect",
         since: "5.10",
@@ -48,6 +50,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("let the application shut the connection down before it uses the socket again"),
         evidence: "tcp_disconnect called by connect(); likely where only the socket speaks, whose ends are open",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A3", "A4"],
         source: "net/ipv4/tcp.c: tcp_disconnect",
         since: "5.10",
@@ -65,6 +68,7 @@ pub(super) const CAUSES: &[Spec] = &[
         evidence: "the kernel forgot a listener's child; likely where only the socket speaks: closed, not orphaned, without a \
                    descriptor",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A5", "A6", "A13"],
         source: "net/ipv4/inet_connection_sock.c: inet_csk_listen_stop",
         since: "5.10",
@@ -78,6 +82,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("find out who runs `ss -K`, or a network agent that kills sockets"),
         evidence: "tcp_abort sent the RST; who ran it, and through what",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A12"],
         source: "net/ipv4/tcp.c: tcp_abort",
         since: "5.10",
@@ -94,6 +99,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "the keepalive timer sent the RST, or the reason TCP_KEEPALIVE_TIMEOUT",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A11"],
         source: "net/ipv4/tcp_timer.c: tcp_keepalive_timer",
         since: "5.10",
@@ -108,6 +114,7 @@ pub(super) const CAUSES: &[Spec] = &[
         evidence: "an orphan whose TCP_LINGER2 is negative was reset in FIN_WAIT2, by close() or by the segment that got it \
                    there",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A7", "P12"],
         source: "net/ipv4/tcp.c: __tcp_close",
         since: "5.10",
@@ -121,6 +128,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("raise net.ipv4.tcp_max_orphans, or find out why peers do not acknowledge the last data"),
         evidence: "tcp_check_oom had an orphan reset while TCP's memory was within its limit; possible where that is not known",
         certainty: Certainty::Certain,
+        harm: Harm::Refused,
         sites: &["A8", "A9"],
         source: "net/ipv4/tcp.c: tcp_check_oom",
         since: "5.10",
@@ -134,6 +142,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("raise net.ipv4.tcp_mem, or find the sockets with full buffers: `ss -tnm`"),
         evidence: "tcp_check_oom had an orphan reset while TCP's memory was over its limit",
         certainty: Certainty::Likely,
+        harm: Harm::Refused,
         sites: &["A8", "A9"],
         source: "net/ipv4/tcp.c: tcp_check_oom",
         since: "5.10",
@@ -147,6 +156,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("make the peer close sooner, or raise net.ipv4.tcp_fin_timeout"),
         evidence: "the keepalive timer of an orphan in FIN_WAIT2 sent the RST",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A10"],
         source: "net/ipv4/tcp_timer.c: tcp_keepalive_timer",
         since: "5.10",

@@ -1,7 +1,7 @@
 //! Sentences of evidence that several rules share.
 
 use crate::diagnose::cause::Facts;
-use crate::diagnose::state;
+use crate::diagnose::{lately, listen, state};
 use crate::event::flag_names;
 use std::fmt::Write as _;
 use tcpwatch_common::owner::{Memory, Step};
@@ -56,15 +56,105 @@ pub(super) fn task(facts: &Facts<'_>) -> String {
     }
 }
 
-/// How full the TIME_WAIT table is.
-pub(super) fn table(facts: &Facts<'_>) -> Option<String> {
-    let TimeWait { used, max, .. } = facts.record.timewait;
-    facts.has(flag::TIME_WAIT).then(|| slots(used, max))
+/// The TIME_WAIT table at the moment, or at the last refusal in this namespace.
+pub(super) fn timewait(facts: &Facts<'_>) -> Option<TimeWait> {
+    let now = facts.has(flag::TIME_WAIT).then_some(facts.record.timewait);
+    now.or_else(|| facts.around.namespace?.table)
 }
 
-/// [`table`], from figures.
-pub(in crate::diagnose) fn slots(used: u32, max: u32) -> String {
-    format!("{used} of {max} TIME_WAIT slots in use (net.ipv4.tcp_max_tw_buckets)")
+/// How full the TIME_WAIT table is.
+pub(super) fn table(facts: &Facts<'_>) -> Option<String> {
+    let TimeWait { used, max, .. } = timewait(facts)?;
+    Some(format!("{used} of {max} TIME_WAIT slots in use (net.ipv4.tcp_max_tw_buckets)"))
+}
+
+/// How often slots were refused lately.
+pub(super) fn refusals(facts: &Facts<'_>) -> Option<String> {
+    let namespace = facts.around.namespace.filter(|namespace| namespace.refusals > 1)?;
+    Some(format!("{} refusals in the last {}", namespace.refusals, span(namespace.over_ns)))
+}
+
+/// `1.8 s`; `None` when it is not known.
+pub(super) fn since(facts: &Facts<'_>, at_ns: u64) -> Option<String> {
+    (at_ns != 0).then(|| span(facts.record.mono_ns.saturating_sub(at_ns)))
+}
+
+/// How far back a connection would be remembered.
+pub(super) fn horizon(facts: &Facts<'_>) -> String {
+    match (facts.around.since_ns, facts.around.forgotten) {
+        (0, _) => "it may have ended before tcpwatch started".to_owned(),
+        (since_ns, 0) => format!(
+            "it may have ended before tcpwatch started, {} ago",
+            span(facts.record.mono_ns.saturating_sub(since_ns))
+        ),
+        (_, forgotten) => format!(
+            "it may be among the {forgotten} or more that made room for others in the table (--ended)"
+        ),
+    }
+}
+
+/// What the connection carried.
+pub(super) fn carried(memory: &Memory) -> Option<String> {
+    let (received, sent) = (memory.bytes_received, memory.bytes_sent);
+    (received + sent != 0).then(|| format!("it had carried {received} bytes in and {sent} bytes out"))
+}
+
+/// `sk_err` by the name that a process sees.
+pub(super) fn errno(error: u16) -> String {
+    let name = match i32::from(error) {
+        libc::ETIMEDOUT => "ETIMEDOUT",
+        libc::EHOSTUNREACH => "EHOSTUNREACH",
+        libc::ENETUNREACH => "ENETUNREACH",
+        libc::ECONNREFUSED => "ECONNREFUSED",
+        libc::ECONNRESET => "ECONNRESET",
+        libc::ECONNABORTED => "ECONNABORTED",
+        libc::EPIPE => "EPIPE",
+        libc::EPROTO => "EPROTO",
+        libc::EACCES => "EACCES",
+        other => return format!("error {other}"),
+    };
+    name.to_owned()
+}
+
+/// What a listener's process does with what waits.
+pub(super) fn accepting(facts: &Facts<'_>) -> Option<String> {
+    let listener = &facts.record.listener;
+    let idle_ns = listen::idle_ns(facts.record, facts.around)?;
+    let since = span(idle_ns);
+    Some(
+        match (
+            listener.last_accept_ns,
+            facts.around.listener.and_then(|lately| lately.accepts.zip(Some(lately))),
+        ) {
+            (0, _) => format!("nobody called accept() on this port for {since} or longer"),
+            (_, _) if idle_ns >= listen::IDLE_NS => {
+                format!("the last accept() on this port was {since} before")
+            }
+            (_, Some((accepts, lately))) => format!(
+                "accept() took {accepts} connections in the last {}, the last one {since} before",
+                span(lately.over_ns)
+            ),
+            (_, None) => format!("the last accept() on this port was {since} before"),
+        },
+    )
+}
+
+/// From how many peers the connections come that were turned away lately.
+pub(super) fn crowd(facts: &Facts<'_>) -> Option<String> {
+    let lately = facts.around.listener.filter(|lately| lately.drops > 1)?;
+    let peers = match lately.peers {
+        peers if peers >= lately::MANY => format!("{peers} peers or more"),
+        1 => "one peer".to_owned(),
+        peers => format!("{peers} peers"),
+    };
+    Some(format!("{} in the last {}, from {peers}", lately.drops, span(lately.over_ns)))
+}
+
+/// How many requests are young: of a flood nearly all are, because nobody answers and their time is short.
+pub(super) fn young(facts: &Facts<'_>) -> Option<String> {
+    let (all, young) = (facts.record.listen.syn_len, facts.record.listener.young);
+    (all > 0)
+        .then(|| format!("{all} half-open connections, {young} of them with their first SYN-ACK unanswered"))
 }
 
 /// The command that makes the TIME_WAIT table four times as large.

@@ -1,7 +1,7 @@
 //! RSTs of netfilter, which no TCP counter sees.
 
 use super::evidence::segment;
-use super::{RST_SENT, Spec};
+use super::{Harm, RST_SENT, Spec};
 use crate::diagnose::cause::{Facts, Verdict};
 use crate::event::Certainty;
 
@@ -13,6 +13,7 @@ pub(super) const CAUSES: &[Spec] = &[Spec {
     fix: Some("find the rule: `nft list ruleset | grep -n reject`, `iptables-save | grep -n REJECT`"),
     evidence: "netfilter sent the RST; the hook it did so at, and the engine where the stack names it",
     certainty: Certainty::Certain,
+    harm: Harm::Warning,
     sites: &["F1"],
     source: "net/ipv4/netfilter/nf_reject_ipv4.c: nf_send_reset",
     since: "5.10",

@@ -1,8 +1,10 @@
 //! Segments for a connection that is no more: how it ended says why they draw an RST.
 
-use super::evidence::{life, raise_tw_buckets, segment, span, table};
-use super::{RST_SENT, Spec};
-use crate::diagnose::cause::{Facts, Verdict};
+use super::evidence::{
+    carried, errno, life, raise_tw_buckets, refusals, segment, since, span, table, timewait,
+};
+use super::{Harm, RST_SENT, Spec};
+use crate::diagnose::cause::{Facts, Verdict, name_owner};
 use crate::diagnose::state;
 use crate::event::{Certainty, EventKind};
 use tcpwatch_common::owner::{Memory, end};
@@ -22,6 +24,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "the kernel refused the slot; certain where the table is seen to be full",
         certainty: Certainty::Certain,
+        harm: Harm::Refused,
         sites: &["P1", "P3", "Q2"],
         source: "net/ipv4/tcp_minisocks.c: tcp_time_wait",
         since: "5.10",
@@ -35,6 +38,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("make the peer close sooner, or raise net.ipv4.tcp_fin_timeout"),
         evidence: "a late segment of a connection that was orphaned in FIN_WAIT2; certain where its timer was seen to expire",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["P1", "P3", "Q3"],
         source: "net/ipv4/inet_timewait_sock.c: tw_timer_handler",
         since: "5.10",
@@ -48,9 +52,10 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some(
             "look for loss between the hosts; net.ipv4.tcp_retries2 and TCP_USER_TIMEOUT say how long to try",
         ),
-        evidence: "a late segment of a connection that went from ESTABLISHED, CLOSE_WAIT or FIN_WAIT1 to CLOSE without RST \
-                   and without TIME_WAIT",
-        certainty: Certainty::Likely,
+        evidence: "a late segment of a connection that closed without RST and without TIME_WAIT; certain where its error was \
+                   ETIMEDOUT",
+        certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["P1", "P3", "Q1", "Q4", "Q5"],
         source: "net/ipv4/tcp_timer.c: tcp_write_err",
         since: "5.10",
@@ -64,6 +69,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: None,
         evidence: "the segment's addresses are those of a connection that ended lately; how and when it did",
         certainty: Certainty::Certain,
+        harm: Harm::Noise,
         sites: &["P1", "P3", "Q5", "Q6"],
         source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
         since: "5.10",
@@ -78,9 +84,11 @@ fn tw_bucket_overflow(facts: &Facts<'_>) -> Option<Verdict> {
     let past = facts.ended().filter(|past| past.end == end::TW_REFUSED)?;
     Some(
         at_best(facts, if full(facts) { Certainty::Certain } else { Certainty::Likely })
-            .with([format!("its TIME_WAIT slot was refused {}", ago(facts, past))])
+            .with([format!("its TIME_WAIT slot was refused {}{}", ago(facts, past), by(past))])
             .with(table(facts))
+            .with(refusals(facts))
             .with(life(past, past.end_ns))
+            .with(carried(past))
             .with([segment(facts)])
             .fix(raise(facts)),
     )
@@ -88,8 +96,7 @@ fn tw_bucket_overflow(facts: &Facts<'_>) -> Option<Verdict> {
 
 /// The table has no room. Where that is not seen, the kernel may have had no memory for a slot.
 fn full(facts: &Facts<'_>) -> bool {
-    let TimeWait { used, max, .. } = facts.record.timewait;
-    facts.has(flag::TIME_WAIT) && used >= max
+    timewait(facts).is_some_and(|TimeWait { used, max, .. }| used >= max)
 }
 
 /// The moment of refusal itself.
@@ -105,6 +112,7 @@ fn refused_now(facts: &Facts<'_>) -> Verdict {
     let room = "the table had room by then: the kernel may have had no memory for a slot";
     Verdict::new(certainty)
         .with(table(facts))
+        .with(refusals(facts))
         .with((known && used < max).then(|| room.to_owned()))
         .with([format!("in state {}; the peer's next segment will draw an RST", facts.began_name())])
         .with(state::connection(facts.record).and_then(|memory| life(memory, facts.record.mono_ns)))
@@ -113,7 +121,7 @@ fn refused_now(facts: &Facts<'_>) -> Verdict {
 
 /// The command, where the limit is known.
 fn raise(facts: &Facts<'_>) -> Option<String> {
-    facts.has(flag::TIME_WAIT).then(|| raise_tw_buckets(facts.record.timewait.max))
+    timewait(facts).map(|table| raise_tw_buckets(table.max))
 }
 
 fn fin_wait2_timeout(facts: &Facts<'_>) -> Option<Verdict> {
@@ -129,21 +137,54 @@ fn fin_wait2_timeout(facts: &Facts<'_>) -> Option<Verdict> {
         }
         _ => return None,
     };
-    Some(at_best(facts, certainty).with([what, segment(facts)]))
+    Some(
+        at_best(facts, certainty)
+            .with([what])
+            .with(closed(facts, past))
+            .with(carried(past))
+            .with([segment(facts)]),
+    )
 }
 
 fn connection_timed_out(facts: &Facts<'_>) -> Option<Verdict> {
     let past = facts.ended()?;
-    // Nothing but a timer, or an ICMP error, ends these without a segment.
-    let Some(state @ (ESTABLISHED | CLOSE_WAIT | FIN_WAIT1)) = unseen_end(past)? else { return None };
-    Some(at_best(facts, Certainty::Likely).with([
-        format!(
-            "it went from {} to CLOSE {} without RST and without TIME_WAIT",
-            text(state),
-            ago(facts, past)
-        ),
-        segment(facts),
-    ]))
+    let certainty = given_up(past)?;
+    let state = state::last(past).map_or("an unknown state", text);
+    let went = format!(
+        "it went from {state} to CLOSE {} without RST and without TIME_WAIT{}",
+        ago(facts, past),
+        if past.error == 0 { String::new() } else { format!(", with {}", errno(past.error)) }
+    );
+    Some(at_best(facts, certainty).with([went]).with(tried(past)).with(carried(past)).with([segment(facts)]))
+}
+
+/// The kernel gave the connection up: how sure that is.
+fn given_up(past: &Memory) -> Option<Certainty> {
+    let last = unseen_end(past)?;
+    match i32::from(past.error) {
+        // tcp_write_err() alone sets it, or the last ICMP error instead.
+        libc::ETIMEDOUT => Some(Certainty::Certain),
+        libc::EHOSTUNREACH | libc::ENETUNREACH => Some(Certainty::Likely),
+        // By its process or by SOCK_DESTROY: no timer.
+        libc::ECONNABORTED | libc::ECONNRESET => None,
+        // Nothing but a timer, or an ICMP error, ends these without a segment.
+        _ => matches!(last, Some(ESTABLISHED | CLOSE_WAIT | FIN_WAIT1)).then_some(Certainty::Likely),
+    }
+}
+
+/// What the kernel had tried.
+fn tried(past: &Memory) -> Option<String> {
+    let limit = match past.user_timeout {
+        0 => String::new(),
+        ms => format!("; TCP_USER_TIMEOUT was {ms} ms"),
+    };
+    match (past.retransmits, past.probes) {
+        (0, 0) => (past.user_timeout != 0).then(|| format!("TCP_USER_TIMEOUT was {} ms", past.user_timeout)),
+        (0, probes) => Some(format!(
+            "{probes} probes went unanswered: the peer's window was closed, or keepalive asked{limit}"
+        )),
+        (retransmits, _) => Some(format!("{retransmits} retransmissions in a row went unanswered{limit}")),
+    }
 }
 
 fn late_segment(facts: &Facts<'_>) -> Option<Verdict> {
@@ -165,20 +206,33 @@ fn late_segment(facts: &Facts<'_>) -> Option<Verdict> {
             ),
         ),
         _ => match unseen_end(past)? {
+            _ if given_up(past).is_some() => return None,
+            _ if past.error == libc::ECONNABORTED as u16 => {
+                (Certainty::Likely, format!("it was destroyed from outside (ss -K) {ago}"))
+            }
             Some(LAST_ACK) => (Certainty::Likely, format!("both sides had closed (LAST_ACK) {ago}")),
             Some(SYN_SENT) => (Certainty::Likely, format!("its connect had ended {ago}")),
             Some(SYN_RECV) => (Certainty::Likely, format!("its handshake had ended {ago}")),
-            Some(ESTABLISHED | CLOSE_WAIT | FIN_WAIT1 | FIN_WAIT2 | CLOSING | TIME_WAIT) => return None,
+            Some(FIN_WAIT2 | CLOSING | TIME_WAIT) => return None,
             _ => (Certainty::Possible, format!("it had ended {ago}")),
         },
     };
-    Some(at_best(facts, certainty).with([what, segment(facts)]))
+    Some(
+        at_best(facts, certainty)
+            .with([what])
+            .with(closed(facts, past))
+            .with(carried(past))
+            .with([segment(facts)]),
+    )
 }
 
 /// For `unknown`: refused a slot, expired or cut short. With no hook on TIME_WAIT any word would be a guess.
 pub(super) fn unseen(facts: &Facts<'_>) -> Option<String> {
     let past = facts.ended()?;
     let Some(state @ (FIN_WAIT2 | CLOSING | TIME_WAIT)) = unseen_end(past)? else { return None };
+    if given_up(past).is_some() {
+        return None;
+    }
     Some(format!(
         "the connection closed {} in {}; what became of its TIME_WAIT cannot be seen on this host (`tcpwatch doctor`): \
          compare TCPTimeWaitOverflow and net.ipv4.tcp_fin_timeout",
@@ -211,6 +265,27 @@ fn at_best(facts: &Facts<'_>, certainty: Certainty) -> Verdict {
 fn ago(facts: &Facts<'_>, past: &Memory) -> String {
     let ago = if past.end_ns == 0 { None } else { facts.record.mono_ns.checked_sub(past.end_ns) };
     ago.map_or_else(|| "before".to_owned(), |ns| format!("{} before", span(ns)))
+}
+
+/// By whom it had been closed, where the owner is known: ` by nginx[812] in FIN_WAIT2`.
+fn by(past: &Memory) -> String {
+    let state = match past.end_state {
+        0 => String::new(),
+        state => format!(" in {}", text(state)),
+    };
+    match crate::diagnose::owner::info(&past.owner) {
+        Some(owner) => format!("; {} had closed it{state}", name_owner(&owner)),
+        None => state,
+    }
+}
+
+/// When its process had closed it: the first step of a close that the process itself took.
+fn closed(facts: &Facts<'_>, past: &Memory) -> Option<String> {
+    let step = past.history().find(|step| matches!(step.state(), FIN_WAIT1 | LAST_ACK))?;
+    let ago = since(facts, step.at_ns())?;
+    let owner = crate::diagnose::owner::info(&past.owner)?;
+    let how = if past.exiting == 1 { "ended" } else { "closed it" };
+    Some(format!("{} had {how} {ago} before", name_owner(&owner)))
 }
 
 fn text(state: u8) -> &'static str {

@@ -1,9 +1,14 @@
 //! Sockets that nobody closes: found by watching, not told from one record.
 
-use super::Spec;
-use crate::event::{Certainty, EventKind};
+use super::evidence::span;
+use super::{Harm, Spec};
+use crate::diagnose::cause::{NOBODY, Verdict, name_owner};
+use crate::diagnose::leak::Leak;
+use crate::event::{Cause, Certainty, EventKind};
 
-pub(super) const CAUSES: &[Spec] = &[Spec {
+pub(super) const CAUSES: &[Spec] = &[CLOSE_WAIT_LEAK];
+
+const CLOSE_WAIT_LEAK: Spec = Spec {
     id: "close-wait-leak",
     events: &[EventKind::CloseWaitLeak],
     summary: "{remote} closed, and {owner} has not closed in turn",
@@ -11,10 +16,66 @@ pub(super) const CAUSES: &[Spec] = &[Spec {
     fix: Some(
         "the application must close a connection when it reads end of file; see what its threads wait for",
     ),
-    evidence: "a socket that a process holds has been in CLOSE_WAIT for longer than --close-wait-after",
-    certainty: Certainty::Certain,
+    evidence: "sockets that a process holds have been in CLOSE_WAIT for longer than --close-wait-after; a process may also do so \
+               on purpose, to send on",
+    certainty: Certainty::Likely,
+    harm: Harm::Refused,
     sites: &[],
     source: "net/ipv4/tcp_input.c: tcp_fin",
     since: "5.10",
     rule: None,
-}];
+};
+
+/// The cause of a leak.
+pub(in crate::diagnose) fn leaked(leak: &Leak, now_ns: u64) -> Cause {
+    let owner = leak.owner.as_ref().map_or_else(|| NOBODY.to_owned(), name_owner);
+    let summary = match leak.count {
+        1 => format!("{} closed, and {owner} has not closed in turn", leak.remote),
+        count => format!("{owner} holds {count} connections that their peers have closed"),
+    };
+    let oldest = span(leak.oldest_ns);
+    let age = match (leak.at_least, leak.count) {
+        (false, 1) => format!("in CLOSE_WAIT for {oldest}"),
+        (true, 1) => format!("in CLOSE_WAIT for {oldest} or longer: it was before tcpwatch looked"),
+        (false, _) => format!("the oldest, with {}, is in CLOSE_WAIT for {oldest}", leak.remote),
+        (true, _) => format!("the oldest, with {}, is in CLOSE_WAIT for {oldest} or longer", leak.remote),
+    };
+    Verdict::likely()
+        .with([age])
+        .with(peers(leak))
+        .with(growth(leak, now_ns))
+        .with(descriptors(leak))
+        .say(&CLOSE_WAIT_LEAK, summary)
+}
+
+/// Who closed first.
+fn peers(leak: &Leak) -> Option<String> {
+    if leak.count < 2 {
+        return None;
+    }
+    let named: Vec<String> = leak.peers.iter().map(|(addr, count)| format!("{addr} ({count})")).collect();
+    let rest = match leak.peer_count.saturating_sub(leak.peers.len()) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    Some(format!("closed by {}{rest}", named.join(", ")))
+}
+
+/// What became of the figure since it was told last.
+fn growth(leak: &Leak, now_ns: u64) -> Option<String> {
+    let before = leak.before?;
+    let ago = span(now_ns.saturating_sub(before.at_ns));
+    Some(match leak.count.cmp(&before.count) {
+        std::cmp::Ordering::Greater => format!("{} more than {ago} before", leak.count - before.count),
+        std::cmp::Ordering::Less => format!("{} fewer than {ago} before", before.count - leak.count),
+        std::cmp::Ordering::Equal => format!("as many as {ago} before"),
+    })
+}
+
+/// How far the process is from its limit of descriptors.
+fn descriptors(leak: &Leak) -> Option<String> {
+    let (used, limit) = leak.descriptors?;
+    Some(format!(
+        "{used} of {limit} descriptors in use (RLIMIT_NOFILE): at the limit accept() fails with EMFILE"
+    ))
+}

@@ -1,10 +1,12 @@
 //! Connections that a listener turned away, with an RST or in silence.
 
-use super::evidence::{accept_limit, accept_queue, raise_accept_queue, segment, span, syn_queue};
-use super::{LISTEN_DROP, RST_SENT, Spec};
+use super::evidence::{
+    accept_limit, accept_queue, accepting, crowd, raise_accept_queue, segment, span, syn_queue, young,
+};
+use super::{Harm, LISTEN_DROP, RST_SENT, Spec};
 use crate::diagnose::cause::{ACK, FIN, Facts, SYN, Verdict};
-use crate::diagnose::listen::{accept_full, reached, syn_full};
-use crate::event::{Certainty, ListenAction, ListenInfo, Queue, Stage};
+use crate::diagnose::listen::{self, accept_full, reached, syn_full};
+use crate::event::{Certainty, ListenAction, ListenInfo, Pressure, Queue, Stage};
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{flag, passed};
 
@@ -20,6 +22,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a listener answered a valid last ACK with an RST; certain where the accept queue is seen to be full",
         certainty: Certainty::Certain,
+        harm: Harm::Refused,
         sites: &["P5"],
         source: "net/ipv4/tcp_minisocks.c: tcp_check_req, listen_overflow",
         since: "5.10",
@@ -35,6 +38,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a SYN or a last ACK was dropped; certain where the accept queue is seen to be over its limit",
         certainty: Certainty::Certain,
+        harm: Harm::Refused,
         sites: &["S2", "L1"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request; net/ipv4/tcp_ipv4.c: tcp_v4_syn_recv_sock",
         since: "5.10",
@@ -50,6 +54,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a SYN was dropped while cookies are off; certain where the queue is seen to be over its limit",
         certainty: Certainty::Certain,
+        harm: Harm::Refused,
         sites: &["S1", "S5"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
@@ -65,6 +70,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "the SYN was answered with a cookie",
         certainty: Certainty::Certain,
+        harm: Harm::Warning,
         sites: &["S7"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
@@ -79,6 +85,7 @@ pub(super) const CAUSES: &[Spec] = &[
         evidence: "a listener that sent SYN cookies within the last two minutes answered an ACK, and neither a request nor a \
                    past connection has its addresses",
         certainty: Certainty::Likely,
+        harm: Harm::Noise,
         sites: &["P3", "L3"],
         source: "net/ipv4/syncookies.c: cookie_v4_check",
         since: "5.10",
@@ -92,6 +99,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("see the memory limit of the cgroup, and `dmesg` for failed allocations"),
         evidence: "a SYN was dropped between the request for a socket and the request for a route",
         certainty: Certainty::Likely,
+        harm: Harm::Refused,
         sites: &["S3"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
@@ -107,6 +115,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a SYN or a last ACK was dropped while both queues had room; certain where an ICMP error ended the request",
         certainty: Certainty::Certain,
+        harm: Harm::Refused,
         sites: &["S4", "S6", "L2", "L4"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
@@ -130,8 +139,9 @@ fn overflow(facts: &Facts<'_>) -> Option<Verdict> {
         Verdict::new(certainty)
             .with(["a valid last ACK got no socket, and net.ipv4.tcp_abort_on_overflow=1".to_owned()])
             .with(known.then(|| accept_queue(queue)))
+            .with(accepting(facts))
             .with([segment(facts)])
-            .fix(if known { raise_accept_queue(queue) } else { None }),
+            .fix(if known { remedy(facts) } else { None }),
     )
 }
 
@@ -146,15 +156,36 @@ fn accept_queue_full(facts: &Facts<'_>) -> Option<Verdict> {
         // With cookies only the accept queue can have refused the SYN, and it emptied since.
         emptied(facts)
     };
-    Some(verdict.with(outcome(&info)).fix(raise_accept_queue(listen)))
+    Some(verdict.with(accepting(facts)).with(crowd(facts)).with(outcome(&info)).fix(remedy(facts)))
 }
+
+/// What to change, by what makes the queue overflow.
+fn remedy(facts: &Facts<'_>) -> Option<String> {
+    let raise = raise_accept_queue(&facts.record.listen);
+    let info = facts.listen.or_else(|| listen::judge(facts.record, facts.site))?;
+    match listen::pressure(facts.record, &info, facts.around) {
+        Some(Pressure::SlowAccept) => Some(format!(
+            "find out why the process does not call accept() (stopped, stuck, or all its workers busy): a longer queue only \
+             lets clients wait longer{}",
+            raise.map(|raise| format!("; then {raise}")).unwrap_or_default()
+        )),
+        Some(Pressure::Burst) => {
+            raise.map(|raise| format!("the process accepts, the queue is too short for a burst: {raise}"))
+        }
+        Some(Pressure::SynFlood) => Some(FLOOD.to_owned()),
+        None => raise,
+    }
+}
+
+const FLOOD: &str = "a SYN flood: set net.ipv4.tcp_syncookies=1, which serves honest clients all the same, and drop the sources \
+                     before they come here (upstream filter, nftables `ct count`, synproxy); a longer queue is of no use";
 
 fn syn_queue_full(facts: &Facts<'_>) -> Option<Verdict> {
     let dropped = |info: &ListenInfo| info.queue == Some(Queue::Syn) && info.action == ListenAction::Dropped;
     facts.listen.filter(dropped)?;
     let listen = &facts.record.listen;
     let off = "net.ipv4.tcp_syncookies=0".to_owned();
-    Some(if reached(listen, passed::ALLOC) {
+    let verdict = if reached(listen, passed::ALLOC) {
         let quarter = format!(
             "{} half-open connections: the last quarter of net.ipv4.tcp_max_syn_backlog={} is kept for hosts that proved \
              themselves",
@@ -165,7 +196,9 @@ fn syn_queue_full(facts: &Facts<'_>) -> Option<Verdict> {
         Verdict::certain().with([syn_queue(listen), off])
     } else {
         emptied(facts)
-    })
+    };
+    let flood = facts.listen.and_then(|info| info.pressure) == Some(Pressure::SynFlood);
+    Some(verdict.with(young(facts)).with(crowd(facts)).fix(flood.then(|| FLOOD.to_owned())))
 }
 
 /// A queue refused a SYN, and has room by now.
@@ -183,7 +216,8 @@ fn cookies_sent(facts: &Facts<'_>) -> Option<Verdict> {
     let listen = &facts.record.listen;
     Some(
         Verdict::certain()
-            .with([syn_queue(listen), format!("net.ipv4.tcp_syncookies={}", listen.syncookies)]),
+            .with([syn_queue(listen), format!("net.ipv4.tcp_syncookies={}", listen.syncookies)])
+            .with(crowd(facts)),
     )
 }
 
@@ -191,7 +225,7 @@ fn cookies_sent(facts: &Facts<'_>) -> Option<Verdict> {
 pub(super) fn cookie_age(facts: &Facts<'_>) -> Option<u64> {
     let last = facts.segment_is(ACK) && !facts.segment_is(SYN | FIN);
     let stray = facts.answers_stray() && facts.reason_is("TCP_FLAGS") && facts.ended().is_none();
-    facts.window.filter(|_| stray && last)?.cookie_age(facts.record.mono_ns)
+    facts.around.listener.filter(|_| stray && last)?.cookie_age_ns
 }
 
 fn cookie_invalid(facts: &Facts<'_>) -> Option<Verdict> {

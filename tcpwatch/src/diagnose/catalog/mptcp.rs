@@ -2,7 +2,7 @@
 //! tells.
 
 use super::evidence::segment;
-use super::{RST_SENT, Spec};
+use super::{Harm, RST_SENT, Spec};
 use crate::diagnose::cause::{Facts, Verdict};
 use crate::event::{Certainty, EventKind};
 use tcpwatch_common::record::flag;
@@ -17,6 +17,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("let the application read what the peer sent before it closes"),
         evidence: "MPTCP's own close resets a subflow with the reason TCP_ABORT_ON_CLOSE",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A14"],
         source: "net/mptcp/protocol.c: mptcp_do_fastclose",
         since: "5.15",
@@ -30,6 +31,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: None,
         evidence: "MPTCP reset a subflow and the kernel does not tell its reason, or an RST ended one",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A15", "A16", "A17", "R9"],
         source: "net/mptcp/subflow.c: mptcp_subflow_reset",
         since: "5.10",
@@ -43,6 +45,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("see `ip mptcp limits` and `ip mptcp endpoint`"),
         evidence: "MPTCP answered a segment of a handshake with an RST, and the kernel does not tell its reason",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["P15", "P16"],
         source: "net/mptcp/subflow.c: subflow_syn_recv_sock",
         since: "5.10",
@@ -56,6 +59,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: None,
         evidence: "the kernel's reason MPTCP_RST_EUNSPEC",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A15", "A16"],
         source: "include/net/rstreason.h: MPTCP_RST_EUNSPEC",
         since: "6.10",
@@ -69,6 +73,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("look for a middlebox that changes TCP options"),
         evidence: "the kernel's reason MPTCP_RST_EMPTCP",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A16", "A17", "P15", "P16"],
         source: "include/net/rstreason.h: MPTCP_RST_EMPTCP",
         since: "6.10",
@@ -82,6 +87,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("see `ip mptcp limits`"),
         evidence: "the kernel's reason MPTCP_RST_ERESOURCE",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A16", "P15", "P16"],
         source: "include/net/rstreason.h: MPTCP_RST_ERESOURCE",
         since: "6.10",
@@ -95,6 +101,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("see `ip mptcp limits` and `ip mptcp endpoint`"),
         evidence: "the kernel's reason MPTCP_RST_EPROHIBIT",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A16", "P15", "P16"],
         source: "include/net/rstreason.h: MPTCP_RST_EPROHIBIT",
         since: "6.10",
@@ -108,6 +115,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: None,
         evidence: "the kernel's reason MPTCP_RST_EWQ2BIG",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A16"],
         source: "include/net/rstreason.h: MPTCP_RST_EWQ2BIG",
         since: "6.10",
@@ -121,6 +129,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: None,
         evidence: "the kernel's reason MPTCP_RST_EBADPERF",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A16"],
         source: "include/net/rstreason.h: MPTCP_RST_EBADPERF",
         since: "6.10",
@@ -134,6 +143,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("look for a middlebox that changes TCP options or payload"),
         evidence: "the kernel's reason MPTCP_RST_EMIDDLEBOX",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["A16", "A17"],
         source: "include/net/rstreason.h: MPTCP_RST_EMIDDLEBOX",
         since: "6.10",

@@ -1,11 +1,12 @@
 //! RSTs that answer a segment.
 
-use super::evidence::segment;
+use super::evidence::{errno, horizon, segment};
 use super::listener::cookie_age;
-use super::{RST_SENT, Spec};
+use super::{Harm, RST_SENT, Spec};
 use crate::diagnose::cause::{ACK, FIN, Facts, SYN, Verdict};
 use crate::diagnose::{reason, state};
 use crate::event::Certainty;
+use tcpwatch_common::owner::Memory;
 use tcpwatch_common::record::flag;
 use tcpwatch_common::state::{CLOSE, SYN_RECV, SYN_SENT};
 
@@ -20,6 +21,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a SYN found no socket; possible only for another segment of which no connection is remembered",
         certainty: Certainty::Certain,
+        harm: Harm::Noise,
         sites: &["P1", "Q7"],
         source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
         since: "5.10",
@@ -35,6 +37,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a SYN-ACK found no socket; certain where the connect is remembered",
         certainty: Certainty::Certain,
+        harm: Harm::Noise,
         sites: &["P1", "Q5"],
         source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
         since: "5.10",
@@ -48,6 +51,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("let the application read until the peer's end of file before it closes"),
         evidence: "a segment met an orphan's minisock in FIN_WAIT2, or closed the socket that it met",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["P2", "P13", "P14"],
         source: "net/ipv4/tcp_input.c: tcp_rcv_state_process",
         since: "5.10",
@@ -64,6 +68,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a listener answered a segment that is no SYN, and neither a request nor a past connection has its addresses",
         certainty: Certainty::Likely,
+        harm: Harm::Noise,
         sites: &["P3", "P4", "Q7"],
         source: "net/ipv4/tcp_input.c: tcp_rcv_state_process, LISTEN",
         since: "5.10",
@@ -79,6 +84,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a SYN met a half-open request of the same addresses",
         certainty: Certainty::Certain,
+        harm: Harm::Noise,
         sites: &["P6"],
         source: "net/ipv4/tcp_minisocks.c: tcp_check_req, embryonic_reset",
         since: "5.10",
@@ -95,6 +101,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "a socket in SYN_SENT or SYN_RECV refused a segment; the numbers that do not fit",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["P7", "P8", "P9", "P10", "P11"],
         source: "net/ipv4/tcp_input.c: tcp_rcv_state_process, SYN_SENT and SYN_RECV",
         since: "5.10",
@@ -118,9 +125,7 @@ fn closed_port(facts: &Facts<'_>) -> Option<Verdict> {
     facts.ended().is_none().then(|| {
         Verdict::possible().with([
             here(facts),
-            "not a SYN, and no connection that ended lately had these addresses: it may have ended before tcpwatch \
-             started"
-                .to_owned(),
+            format!("not a SYN, and no connection that ended lately had these addresses: {}", horizon(facts)),
             segment(facts),
         ])
     })
@@ -132,8 +137,7 @@ fn forgotten_connect(facts: &Facts<'_>) -> Option<Verdict> {
     }
     let connecting = facts.has(flag::PAST) && state::last(&facts.record.past) == Some(SYN_SENT);
     Some(if connecting {
-        Verdict::certain()
-            .with(["the socket was closed while it waited in SYN_SENT".to_owned(), segment(facts)])
+        Verdict::certain().with([gave_up(&facts.record.past), segment(facts)])
     } else {
         Verdict::possible().with([
             here(facts),
@@ -142,6 +146,14 @@ fn forgotten_connect(facts: &Facts<'_>) -> Option<Verdict> {
             segment(facts),
         ])
     })
+}
+
+/// How the connect ended.
+fn gave_up(past: &Memory) -> String {
+    match past.error {
+        0 => "the socket was closed while it waited in SYN_SENT".to_owned(),
+        error => format!("the connect had failed with {} while it waited in SYN_SENT", errno(error)),
+    }
 }
 
 /// The first segment of a listener's new child: closed by it, the child comes from SYN_RECV.

@@ -1,7 +1,7 @@
 //! RSTs from the peer, told apart by the state that they meet.
 
 use super::evidence::segment;
-use super::{RST_RECEIVED, Spec};
+use super::{Harm, RST_RECEIVED, Spec};
 use crate::diagnose::cause::{ACK, Facts, Verdict};
 use crate::diagnose::reason;
 use crate::event::Certainty;
@@ -22,6 +22,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "the RST ended a socket in SYN_SENT",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["R1"],
         source: "net/ipv4/tcp_input.c: tcp_reset",
         since: "5.10",
@@ -38,6 +39,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("the reason is at the other end, or with a firewall in between: run tcpwatch there"),
         evidence: "the RST ended a socket whose peer had not closed: ESTABLISHED, FIN_WAIT1 or FIN_WAIT2",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["R2"],
         source: "net/ipv4/tcp_input.c: tcp_reset",
         since: "5.10",
@@ -56,6 +58,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ),
         evidence: "the RST ended a socket whose peer had sent its FIN: CLOSE_WAIT, LAST_ACK or CLOSING",
         certainty: Certainty::Certain,
+        harm: Harm::Broken,
         sites: &["R3", "R4"],
         source: "net/ipv4/tcp_input.c: tcp_reset",
         since: "5.10",
@@ -76,6 +79,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("port scans and health checks do this; so do clients whose connect timeout is short"),
         evidence: "the RST ended a half-open request, or a child in SYN_RECV",
         certainty: Certainty::Certain,
+        harm: Harm::Noise,
         sites: &["R5", "R6"],
         source: "net/ipv4/tcp_minisocks.c: tcp_check_req",
         since: "5.10",
@@ -92,6 +96,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: None,
         evidence: "the RST ended a minisock in TIME_WAIT or in an orphan's FIN_WAIT2",
         certainty: Certainty::Certain,
+        harm: Harm::Noise,
         sites: &["R7", "R8"],
         source: "net/ipv4/tcp_minisocks.c: tcp_timewait_state_process",
         since: "5.10",
@@ -105,6 +110,7 @@ pub(super) const CAUSES: &[Spec] = &[
         fix: Some("in number they are forged, or belong to earlier connections on the same ports"),
         evidence: "the RST changed nothing; which of the kernel's tests it failed, with the figures",
         certainty: Certainty::Certain,
+        harm: Harm::Noise,
         sites: &["I1", "I2", "I3", "I4", "I5", "I6"],
         source: "net/ipv4/tcp_input.c: tcp_validate_incoming",
         since: "5.10",

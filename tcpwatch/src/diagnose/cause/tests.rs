@@ -1,15 +1,14 @@
 //! One test per way to a cause, numbered as the kernel's reset sites are in the project's kernel notes.
 
-use crate::diagnose::cause::Facts;
-use crate::diagnose::listen::ListenerWindow;
+use crate::diagnose::lately::{self, Around};
 use crate::diagnose::samples::{self, NOW, frames, memory, owner};
 use crate::diagnose::{Context, interpret, site};
-use crate::event::{Cause, Certainty, Endpoint, Event, EventKind};
+use crate::event::{Cause, Certainty, Event, TimeWaitInfo};
 use crate::kernel::names::ReasonNames;
 use crate::kernel::symbols::Symbols;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::{end, how};
-use tcpwatch_common::record::{Record, flag, kind};
+use tcpwatch_common::record::{Record, TimeWait, flag, kind};
 use tcpwatch_common::state::{
     CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, TIME_WAIT,
 };
@@ -24,6 +23,10 @@ const ACK: u8 = 16;
 
 /// A record through the whole stage, its stack given as names. `None` as names: the kernel hides its symbols.
 fn event(record: &Record, stack: &[&'static str], reason: Option<&str>) -> Event {
+    event_around(record, stack, reason, Around::default())
+}
+
+fn event_around(record: &Record, stack: &[&'static str], reason: Option<&str>, around: Around) -> Event {
     let mut text = String::new();
     let mut record = *record;
     for (i, name) in stack.iter().enumerate() {
@@ -40,7 +43,7 @@ fn event(record: &Record, stack: &[&'static str], reason: Option<&str>) -> Event
     }
     let names = ReasonNames::new(names.clone(), names);
     let symbols = Symbols::parse(text.as_bytes()).unwrap();
-    let ctx = Context { names: &names, symbols: &symbols, wall_offset_ns: 0, want_stack: false };
+    let ctx = Context { names: &names, symbols: &symbols, wall_offset_ns: 0, want_stack: false, around };
     interpret(&record, &ctx).unwrap()
 }
 
@@ -334,41 +337,23 @@ fn p3_stray() {
 #[test]
 fn p3_a_cookie_that_is_none() {
     let ack = samples::at_listener(ACK);
-    let sent = |cookie_ns| ListenerWindow { cookie_ns };
-    let id = |record: &Record, window| {
-        let cause = with_window(record, window);
+    let sent = |ago_ns| lately::Listener { cookie_age_ns: ago_ns, ..lately::Listener::default() };
+    let at = |record: &Record, listener| {
+        let around = Around { listener: Some(listener), ..Around::default() };
+        event_around(record, &LISTENER, Some("TCP_FLAGS"), around).cause.unwrap()
+    };
+    let id = |record: &Record, ago_ns| {
+        let cause = at(record, sent(ago_ns));
         (cause.id, cause.certainty)
     };
-    assert_eq!(id(&ack, sent(NOW - 3_000_000_000)), ("syn-cookie-invalid", LIKELY));
-    let evidence = with_window(&ack, sent(NOW - 3_000_000_000)).evidence;
+    assert_eq!(id(&ack, Some(3_000_000_000)), ("syn-cookie-invalid", LIKELY));
+    let evidence = at(&ack, sent(Some(3_000_000_000))).evidence;
     assert!(evidence[0].starts_with("this listener sent a SYN cookie 3.0 s before"), "{evidence:?}");
     let stray = ("stray-segment-to-listener", LIKELY);
-    assert_eq!(id(&ack, sent(0)), stray, "it never sent one");
-    let mut much_later = ack;
-    much_later.mono_ns = 200_000_000_000;
-    assert_eq!(id(&much_later, sent(1)), stray, "no cookie is good for so long");
-    assert_eq!(id(&samples::at_listener(FIN | ACK), sent(NOW - 1)), stray, "the end of another connection");
+    assert_eq!(id(&ack, None), stray, "it sent none that is still good");
+    assert_eq!(id(&samples::at_listener(FIN | ACK), Some(1)), stray, "the end of another connection");
     let known = late(&ack, end::RESET_SENT, &[(ESTABLISHED, 1), (CLOSE, 2)]);
-    assert_eq!(id(&known, sent(NOW - 1)).0, "late-segment");
-}
-
-/// What is made of a segment that the kernel calls a stray, at a listener with this past.
-fn with_window(record: &Record, window: ListenerWindow) -> Cause {
-    let site = site::locate(record, frames(&LISTENER));
-    let nobody = Endpoint { addr: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
-    crate::diagnose::cause::diagnose(&Facts {
-        record,
-        kind: EventKind::RstSent,
-        site: &site,
-        reason: Some(&samples::kernel_reason("TCP_FLAGS")),
-        began: Some(LISTEN),
-        owner: None,
-        task: None,
-        listen: None,
-        window: Some(&window),
-        local: nobody,
-        remote: nobody,
-    })
+    assert_eq!(id(&known, Some(1)).0, "late-segment");
 }
 
 #[test]
@@ -558,14 +543,15 @@ fn a_refused_time_wait_has_figures_and_a_command() {
 fn a_late_segment_recalls_how_full_the_table_was() {
     let steps = [(ESTABLISHED, NOW - 40_000_000), (FIN_WAIT1, NOW - 13_000_000), (CLOSE, NOW - 12_000_000)];
     let record = late(&samples::passive_without_socket(FIN | ACK), end::TW_REFUSED, &steps);
-    let mut event = event(&record, &RCV, None);
-    let table = crate::event::TimeWaitInfo { used: 5000, max: 5000 };
-    crate::diagnose::recall_timewait(&mut event, table);
-    assert_eq!(event.timewait, Some(table));
+    let table = TimeWait { used: 5000, max: 5000, substate: 6, pad: 0 };
+    let namespace = lately::Namespace { refusals: 412, over_ns: 8_000_000_000, table: Some(table) };
+    let event = event_around(&record, &RCV, None, Around { namespace: Some(namespace), ..Around::default() });
+    assert_eq!(event.timewait, Some(TimeWaitInfo { used: 5000, max: 5000 }));
     let cause = event.cause.unwrap();
     assert_eq!(cause.certainty, CERTAIN, "memory was not short");
     assert!(cause.evidence[1].starts_with("5000 of 5000"), "{:?}", cause.evidence);
-    assert_eq!(cause.evidence[2], "the connection lived for 28 ms, and this side closed first");
+    assert_eq!(cause.evidence[2], "412 refusals in the last 8.0 s");
+    assert_eq!(cause.evidence[3], "the connection lived for 28 ms, and this side closed first");
     assert!(cause.fix.unwrap().starts_with("sysctl -w"));
 }
 

@@ -34,6 +34,7 @@ pub struct Event<'a> {
     listen: Option<Listen>,
     timewait: Option<TimeWait>,
     packet: Option<Packet>,
+    bytes: Option<Bytes>,
     mptcp: bool,
     count: u64,
 }
@@ -52,7 +53,7 @@ struct Transition {
 }
 
 #[derive(Debug, Serialize)]
-struct Owner<'a> {
+pub(in crate::sink) struct Owner<'a> {
     pid: Option<u32>,
     comm: &'a str,
     exe: Option<&'a str>,
@@ -99,6 +100,7 @@ struct Listen {
     backlog: Option<u32>,
     somaxconn: Option<u32>,
     action: &'static str,
+    pressure: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,6 +117,12 @@ struct Packet {
     flags: String,
     window: u16,
     len: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Bytes {
+    received: u64,
+    sent: u64,
 }
 
 fn moment<S: Serializer>(time_ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -162,6 +170,7 @@ impl<'a> From<&'a event::Event> for Event<'a> {
             listen: event.listen.as_ref().map(Listen::from),
             timewait: event.timewait.map(|table| TimeWait { used: table.used, max: table.max }),
             packet: event.packet.as_ref().map(Packet::from),
+            bytes: event.bytes.map(|bytes| Bytes { received: bytes.received, sent: bytes.sent }),
             mptcp: event.mptcp,
             count: event.count,
         }
@@ -207,6 +216,7 @@ impl From<&event::ListenInfo> for Listen {
             backlog: listen.backlog,
             somaxconn: listen.somaxconn,
             action: listen.action.name(),
+            pressure: listen.pressure.map(event::Pressure::name),
         }
     }
 }
@@ -313,6 +323,8 @@ pub struct Summary<'a> {
     reconciliation: Vec<Reconciliation<'a>>,
     #[serde(serialize_with = "causes")]
     causes: &'a [event::CauseCount],
+    lifetimes: Vec<Lifetimes<'a>>,
+    tables: Tables,
 }
 
 #[derive(Debug, Serialize)]
@@ -326,11 +338,71 @@ struct Counters {
 }
 
 #[derive(Debug, Serialize)]
-struct Reconciliation<'a> {
+pub(in crate::sink) struct Reconciliation<'a> {
     netns: u32,
     counter: &'a str,
     kernel: Option<u64>,
     explained: u64,
+}
+
+/// How long the connections of a process to a service lived, of those that ended lately.
+#[derive(Debug, Serialize)]
+pub struct Lifetimes<'a> {
+    owner: Option<Owner<'a>>,
+    netns: u32,
+    direction: &'static str,
+    peer: Option<std::net::IpAddr>,
+    port: u16,
+    count: u64,
+    under_1s: u64,
+    closed_first: u64,
+    median_us: u64,
+    p90_us: u64,
+    max_us: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
+}
+
+impl<'a> From<&'a event::Lifetimes> for Lifetimes<'a> {
+    fn from(row: &'a event::Lifetimes) -> Self {
+        Self {
+            owner: row.owner.as_ref().map(Owner::from),
+            netns: row.netns,
+            direction: row.direction.name(),
+            peer: row.peer,
+            port: row.port,
+            count: row.count,
+            under_1s: row.short,
+            closed_first: row.closed_first,
+            median_us: row.median_us,
+            p90_us: row.p90_us,
+            max_us: row.max_us,
+            bytes_received: row.bytes_received,
+            bytes_sent: row.bytes_sent,
+        }
+    }
+}
+
+/// The tables of sockets.
+#[derive(Debug, Serialize)]
+struct Tables {
+    sockets: u32,
+    sockets_seen: u64,
+    ended: u32,
+    ended_seen: u64,
+    ended_forgotten: u64,
+}
+
+impl From<&event::Tables> for Tables {
+    fn from(tables: &event::Tables) -> Self {
+        Self {
+            sockets: tables.sockets,
+            sockets_seen: tables.sockets_seen,
+            ended: tables.ended,
+            ended_seen: tables.ended_seen,
+            ended_forgotten: tables.forgotten(),
+        }
+    }
 }
 
 fn books<S: Serializer>(hooks: &[event::HookBooks], serializer: S) -> Result<S::Ok, S::Error> {
@@ -345,22 +417,24 @@ fn causes<S: Serializer>(causes: &[event::CauseCount], serializer: S) -> Result<
     object(causes, serializer, |cause| (cause.id.as_str(), cause.count))
 }
 
+impl<'a> From<&'a event::Reconciliation> for Reconciliation<'a> {
+    fn from(row: &'a event::Reconciliation) -> Self {
+        Self { netns: row.netns, counter: &row.counter, kernel: row.kernel, explained: row.explained }
+    }
+}
+
 impl<'a> From<&'a event::Summary> for Summary<'a> {
     fn from(summary: &'a event::Summary) -> Self {
-        let row = |row: &'a event::Reconciliation| Reconciliation {
-            netns: row.netns,
-            counter: &row.counter,
-            kernel: row.kernel,
-            explained: row.explained,
-        };
         Self {
             event: "summary",
             time: summary.time_ns,
             mono_ns: summary.mono_ns,
             watched_ns: summary.watched_ns,
             hooks: &summary.hooks,
-            reconciliation: summary.netns.iter().map(row).collect(),
+            reconciliation: summary.netns.iter().map(Reconciliation::from).collect(),
             causes: &summary.causes,
+            lifetimes: summary.lifetimes.iter().map(Lifetimes::from).collect(),
+            tables: Tables::from(&summary.tables),
         }
     }
 }

@@ -9,7 +9,24 @@ pub(super) fn write(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     writeln!(out, "\nwatched for {}", layout::span(summary.watched_ns / 1_000))?;
     causes(out, summary)?;
     hooks(out, summary)?;
-    netns(out, summary)
+    netns(out, summary)?;
+    tables(out, summary)
+}
+
+/// Only what was forgotten is worth a word.
+fn tables(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    let tables = &summary.tables;
+    match tables.forgotten() {
+        0 => Ok(()),
+        forgotten => {
+            let text = format!(
+                "{} connections ended, {} are remembered: at least {forgotten} made room for others (--ended N keeps more)",
+                tables.ended_seen, tables.ended
+            );
+            writeln!(out)?;
+            layout::wrap(&text, layout::WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
+        }
+    }
 }
 
 fn causes(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
@@ -57,7 +74,7 @@ fn account(out: &mut impl Write, name: &str, counters: &HookCounters) -> io::Res
     writeln!(out, "{name:<26} {seen:>12} {delivered:>12} {filtered:>12} {aggregated:>12} {lost:>10}{wrong}")
 }
 
-fn netns(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+pub(in crate::sink) fn netns(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     let rows: Vec<_> =
         summary.netns.iter().filter(|row| row.explained > 0 || row.kernel != Some(0)).collect();
     if rows.is_empty() {

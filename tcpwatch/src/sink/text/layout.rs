@@ -3,10 +3,10 @@
 use crate::event::HistoryStep;
 
 /// Columns of the terminal that everything but IPv6 fits into.
-pub(super) const WIDTH: usize = 100;
+pub(in crate::sink) const WIDTH: usize = 100;
 
 /// Breaks text at spaces. A word longer than a line stays whole.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(in crate::sink) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     let mut len = 0;
@@ -28,7 +28,7 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
 }
 
 /// A state with its time: `ESTABLISHED 17 ms`.
-pub(super) fn step(step: &HistoryStep) -> String {
+pub(in crate::sink) fn step(step: &HistoryStep) -> String {
     match step.for_us {
         Some(us) => format!("{} {}", step.state, span(us)),
         None => step.state.to_owned(),
@@ -36,7 +36,7 @@ pub(super) fn step(step: &HistoryStep) -> String {
 }
 
 /// Microseconds in few letters.
-pub(super) fn span(us: u64) -> String {
+pub(in crate::sink) fn span(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} us"),
         1_000..1_000_000 => format!("{} ms", us / 1_000),

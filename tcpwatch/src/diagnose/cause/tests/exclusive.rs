@@ -1,8 +1,9 @@
 //! No two rules speak of the same facts, whatever these are.
 
 use super::*;
-use crate::diagnose::listen::ListenerWindow;
+use crate::diagnose::cause::Facts;
 use crate::diagnose::{catalog, cause, words};
+use crate::event::Endpoint;
 use std::collections::BTreeSet;
 
 const FUNCTIONS: [&[&str]; 21] = [
@@ -82,6 +83,7 @@ fn any_record(dice: &mut Dice) -> Record {
     record.present = memory(&[(dice.below(13) as u8, 1), (CLOSE, 2)]);
     record.past = memory(&[(dice.below(13) as u8, 1), (CLOSE, 2)]);
     record.past.end = dice.below(9) as u8;
+    record.past.error = dice.of(&[0, 0, 103, 104, 110, 113]);
     record.past.end_state = dice.of(&[FIN_WAIT2, TIME_WAIT]);
     record
 }
@@ -99,8 +101,11 @@ fn no_two_rules_speak_and_none_beyond_its_row() {
         let began = crate::diagnose::state::began(&record, &site, reason.as_ref());
         let kind = crate::diagnose::event_kind(record.kind);
         let nobody = Endpoint { addr: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
-        let window = ListenerWindow { cookie_ns: NOW - 1_000_000 };
+        let cookie_age_ns = dice.of(&[None, Some(1_000_000)]);
+        let listener = lately::Listener { cookie_age_ns, ..lately::Listener::default() };
+        let around = Around { listener: Some(listener), ..Around::default() };
         let facts = Facts {
+            around: &around,
             record: &record,
             kind,
             site: &site,
@@ -111,7 +116,6 @@ fn no_two_rules_speak_and_none_beyond_its_row() {
             listen: (record.kind == kind::LISTEN_DROP)
                 .then(|| crate::diagnose::listen::judge(&record, &site))
                 .flatten(),
-            window: dice.of(&[None, Some(&window)]),
             local: nobody,
             remote: nobody,
         };

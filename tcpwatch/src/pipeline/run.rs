@@ -1,0 +1,457 @@
+//! One run: what is attached, what is known, and the loop over both.
+//!
+//! It runs at its own pace. Records wait in the kernel's ring buffer and are drained in batches by the clock, so that no event
+//! wakes anybody up on the host that is being watched.
+
+use super::clock::Clock;
+use super::is_closed_pipe;
+use super::leaks::Leaks;
+use super::stop::Stop;
+use crate::cli::{Attach, Exit, WatchOptions};
+use crate::decode::{Raw, decode};
+use crate::diagnose::lately::{Around, Lately};
+use crate::diagnose::{self, Context as Meaning, lifetimes};
+use crate::event::{
+    self, CauseCount, Event, HookBooks, Lost, OwnerInfo, Reconciliation, Start, Summary, Tables,
+};
+use crate::host::books::Books;
+use crate::host::preflight::{self, HookStatus};
+use crate::host::process::Processes;
+use crate::host::{Host, seed};
+use crate::kernel::hooks::Rung;
+use crate::kernel::shape::Shape;
+use crate::kernel::symbols::Symbols;
+use crate::recording::Recorder;
+use crate::sink::Sink;
+use crate::source::{Live, Settings};
+use anyhow::{Result, bail};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tcpwatch_common::config::deliver;
+use tcpwatch_common::counters::HookCounters;
+use tcpwatch_common::hook;
+use tcpwatch_common::owner::Owner;
+
+/// Between two looks at an empty ring buffer: short enough to find the process of a short command still alive.
+const PACE: Duration = Duration::from_millis(20);
+/// Records drained before signals and clocks are looked at again.
+const BATCH: usize = 4096;
+/// Between two looks at what was lost.
+const LOSS_PACE: Duration = Duration::from_secs(1);
+/// Longer than any program runs, unless its task has to wait for a CPU in the middle of it.
+const SETTLE: Duration = Duration::from_millis(10);
+/// How often to wait that long for a program that is in the middle of its account.
+const SETTLE_TRIES: u32 = 100;
+/// Rows of lifetimes in the summary.
+const LIFETIMES: usize = 50;
+
+/// A run: everything between the kernel and the sink.
+pub(super) struct Run {
+    live: Live,
+    shape: Shape,
+    symbols: Symbols,
+    processes: Processes,
+    books: Books,
+    started: Instant,
+    shown: u64,
+    causes: HashMap<&'static str, u64>,
+    /// Nanoseconds of the monotonic clock between which every hook was attached.
+    since: u64,
+    until: u64,
+    /// Records that are not shown, by hook: calls of `tcp_reset` that were no RSTs, what came while hooks were missing, and
+    /// what came after the last event that `-c` asked for.
+    unshown: BTreeMap<u8, u64>,
+    malformed: u64,
+    lost: BTreeMap<u8, u64>,
+    recorder: Option<Recorder>,
+    lately: Lately,
+    /// Calls of `accept()` are seen.
+    sees_accepts: bool,
+    /// Ended connections that made room for others, when last looked.
+    forgotten: u64,
+    /// `None`: leaks were not asked for.
+    leaks: Option<Leaks>,
+}
+
+impl Run {
+    pub(super) fn start(
+        options: &WatchOptions,
+        host: &Host,
+        sink: &mut dyn Sink,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let facts = preflight::Facts::read(host, options.btf.is_some());
+        let findings = preflight::judge(&facts);
+        if let Some(fatal) = findings.iter().find(|finding| finding.fatal && !finding.ok) {
+            bail!("{}: {}\nhint: {}", fatal.what, fatal.effect, fatal.hint);
+        }
+        let shape = Shape::load(options.btf.as_deref())?;
+        let settings = Settings {
+            deliver: options.deliver,
+            filter: options.filter,
+            buffer: options.buffer,
+            sockets: options.sockets,
+            ended: options.ended,
+            only: match options.attach {
+                Attach::Auto => None,
+                Attach::Fentry => Some(Rung::Fentry),
+                Attach::Kprobe => Some(Rung::Kprobe),
+                Attach::Tracepoint => Some(Rung::Tracepoint),
+            },
+            stop: Arc::clone(&stop.asked),
+        };
+        let mut live = Live::start(&shape, &settings)?;
+        let books = Books::open(host, || live.netns_counters());
+        if let Some(note) = live.unexpected() {
+            eprintln!("tcpwatch: {note}");
+        }
+        let seed = seed::scan(host);
+        live.seed(&seed)?;
+        for note in seed::notes(&seed, &host.proc) {
+            eprintln!("tcpwatch: {note}");
+        }
+        let now = Clock::read();
+        let start = Start {
+            mono_ns: now.mono_ns,
+            time_ns: now.wall_ns,
+            version: crate::VERSION.to_owned(),
+            kernel: crate::kernel::release(),
+            hooks: live.status().iter().map(status).collect(),
+        };
+        let shown = sink.start(&start).and_then(|()| sink.flush());
+        if let Err(error) = shown.map_err(anyhow::Error::from)
+            && !is_closed_pipe(&error)
+        {
+            return Err(error.context(crate::CANNOT_WRITE));
+        }
+        Ok(Self {
+            sees_accepts: live.is_attached(hook::INET_CSK_ACCEPT),
+            live,
+            shape,
+            symbols: Symbols::load(),
+            processes: Processes::new(host),
+            books,
+            started: Instant::now(),
+            shown: 0,
+            causes: HashMap::new(),
+            since: now.mono_ns,
+            until: u64::MAX,
+            unshown: BTreeMap::new(),
+            malformed: 0,
+            lost: BTreeMap::new(),
+            recorder: Recorder::from_environment()?,
+            lately: Lately::default(),
+            forgotten: 0,
+            leaks: (options.deliver & deliver::LEAK != 0)
+                .then(|| Leaks::new(options.filter, options.close_wait_after, Vec::new())),
+        })
+    }
+
+    pub(super) async fn watch(
+        mut self,
+        options: &WatchOptions,
+        sink: &mut dyn Sink,
+        mut stop: Stop,
+    ) -> Result<Exit> {
+        let deadline = options.duration.map(|duration| self.started + duration);
+        let mut next_loss = Instant::now() + LOSS_PACE;
+        loop {
+            let drained = self.drain(options, sink)?;
+            for name in self.live.attach_late() {
+                eprintln!("tcpwatch: {name} is attached now: its module was loaded");
+            }
+            self.report_leaks(sink)?;
+            if Instant::now() >= next_loss {
+                self.report_losses(sink)?;
+                next_loss = Instant::now() + LOSS_PACE;
+            }
+            sink.flush()?;
+            if options.count.is_some_and(|count| self.shown >= count) {
+                break;
+            }
+            let wait = match deadline {
+                Some(deadline) if Instant::now() >= deadline => break,
+                Some(deadline) => PACE.min(deadline - Instant::now()),
+                None => PACE,
+            };
+            let wait = if drained == BATCH { Duration::ZERO } else { wait };
+            tokio::select! {
+                biased;
+                _ = stop.signals.called() => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.close(options, sink)
+    }
+
+    fn drain(&mut self, options: &WatchOptions, sink: &mut dyn Sink) -> Result<usize> {
+        let attached = self.since..=self.until;
+        let Self {
+            live,
+            shape,
+            symbols,
+            processes,
+            causes,
+            unshown,
+            malformed,
+            lately,
+            shown,
+            recorder,
+            sees_accepts,
+            since,
+            forgotten,
+            ..
+        } = self;
+        let clock = Clock::read();
+        let meaning = Meaning {
+            names: &shape.reasons,
+            symbols,
+            wall_offset_ns: clock.offset_ns(),
+            want_stack: options.stack,
+            around: Around {
+                sees_accepts: *sees_accepts,
+                since_ns: *since,
+                forgotten: *forgotten,
+                ..Around::default()
+            },
+        };
+        let limit = options
+            .count
+            .map_or(BATCH, |count| BATCH.min(usize::try_from(count.saturating_sub(*shown)).unwrap_or(BATCH)));
+        let mut written = Ok(());
+        let mut recorded = Ok(());
+        let drained = live.drain(limit, |bytes| {
+            if written.is_err() {
+                return;
+            }
+            if let Some(recorder) = recorder
+                && let Err(error) = recorder.take(bytes, symbols)
+            {
+                recorded = Err(error);
+            }
+            let event = match decode(bytes) {
+                Ok(Raw::Event(record)) if !attached.contains(&record.mono_ns) => {
+                    *unshown.entry(record.hook).or_default() += 1;
+                    return;
+                }
+                Ok(Raw::State(record)) if !attached.contains(&record.mono_ns) => {
+                    *unshown.entry(record.hook).or_default() += 1;
+                    return;
+                }
+                Ok(Raw::Event(record)) => {
+                    lately.note(&record);
+                    let around = lately.around(&record, &meaning.around);
+                    match diagnose::interpret(&record, &Meaning { around, ..meaning }) {
+                        Some(event) => event,
+                        None => {
+                            *unshown.entry(record.hook).or_default() += 1;
+                            return;
+                        }
+                    }
+                }
+                Ok(Raw::State(record)) => diagnose::interpret_state(&record, &meaning),
+                Err(_) => {
+                    *malformed += 1;
+                    return;
+                }
+            };
+            let event = complete(event, processes);
+            if let Some(cause) = &event.cause {
+                *causes.entry(cause.id).or_default() += event.count;
+            }
+            *shown += 1;
+            written = sink.event(&event);
+        });
+        written?;
+        recorded?;
+        Ok(drained)
+    }
+
+    /// Processes that hold sockets in CLOSE_WAIT, as events.
+    fn report_leaks(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let Some(leaks) = &mut self.leaks else { return Ok(()) };
+        let due = leaks.due(&self.live);
+        let clock = Clock::read();
+        for leak in due {
+            let event = diagnose::leaked(&leak, clock.mono_ns, clock.wall_ns);
+            let event = complete(event, &mut self.processes);
+            if let Some(cause) = &event.cause {
+                *self.causes.entry(cause.id).or_default() += 1;
+            }
+            self.shown += 1;
+            sink.event(&event)?;
+        }
+        Ok(())
+    }
+
+    /// Losses since the last look, as events.
+    fn report_losses(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let clock = Clock::read();
+        self.forgotten = self.tables().forgotten();
+        for (id, counters) in self.live.counters()? {
+            let known = self.lost.entry(id).or_default();
+            if counters.lost > *known {
+                let count = counters.lost - *known;
+                *known = counters.lost;
+                sink.lost(&Lost {
+                    mono_ns: clock.mono_ns,
+                    time_ns: clock.wall_ns,
+                    hook: hook::name(id).unwrap_or("unnamed").to_owned(),
+                    count,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything in the ring: shown as far as `-c` allows, counted in any case.
+    fn empty(&mut self, options: &WatchOptions, sink: &mut dyn Sink) -> Result<()> {
+        while self.drain(options, sink)? != 0 {}
+        let Self { live, unshown, malformed, .. } = self;
+        live.drain(usize::MAX, |bytes| match decode(bytes) {
+            Ok(Raw::Event(record)) => *unshown.entry(record.hook).or_default() += 1,
+            Ok(Raw::State(record)) => *unshown.entry(record.hook).or_default() += 1,
+            Err(_) => *malformed += 1,
+        });
+        Ok(())
+    }
+
+    /// How long the connections lived that ended lately, as far as the filter admits them.
+    fn lifetimes(&mut self, options: &WatchOptions) -> Vec<event::Lifetimes> {
+        let admitted =
+            self.live.ended().filter(|(flow, memory)| options.filter.admits_owner(flow, &memory.owner));
+        let mut rows = lifetimes::summarise(admitted, LIFETIMES);
+        for owner in rows.iter_mut().filter_map(|row| row.owner.as_mut()) {
+            describe(owner, &mut self.processes);
+        }
+        rows
+    }
+
+    fn tables(&self) -> Tables {
+        let (sizes, counters) = (self.live.sizes(), self.live.tables());
+        Tables {
+            sockets: sizes.sockets,
+            sockets_seen: counters.live_added,
+            ended: sizes.ended,
+            ended_seen: counters.dead_added,
+        }
+    }
+
+    /// The counters, once the programs at work on other CPUs have finished.
+    fn settle(&self) -> Result<Vec<(u8, HookCounters)>> {
+        for _ in 0..SETTLE_TRIES {
+            std::thread::sleep(SETTLE);
+            let counters = self.live.counters()?;
+            if counters.iter().all(|(_, row)| row.balanced()) {
+                return Ok(counters);
+            }
+        }
+        self.live.counters()
+    }
+
+    /// Has the programs stop, so that nothing moves any more; then what is left in the ring, then the books. The programs are
+    /// taken off last, when the summary is out: that can take seconds.
+    fn close(mut self, options: &WatchOptions, sink: &mut dyn Sink) -> Result<Exit> {
+        let watched = self.started.elapsed();
+        self.until = Clock::read().mono_ns;
+        let explained = self.live.netns_counters();
+        let reconciled = self.books.reconcile(&explained);
+        let missed: BTreeMap<u8, u64> = self.live.missed().into_iter().collect();
+        self.live.close()?;
+        self.empty(options, sink)?;
+        let counters = self.settle()?;
+        self.empty(options, sink)?;
+        self.report_losses(sink)?;
+        let lost = counters.iter().map(|(_, row)| row.lost).sum::<u64>()
+            + missed.values().sum::<u64>()
+            + self.malformed;
+        let clock = Clock::read();
+        let mut causes: Vec<CauseCount> = self
+            .causes
+            .iter()
+            .map(|(id, count)| CauseCount { id: (*id).to_owned(), count: *count })
+            .collect();
+        causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.id.cmp(&b.id)));
+        let summary = Summary {
+            mono_ns: clock.mono_ns,
+            time_ns: clock.wall_ns,
+            watched_ns: u64::try_from(watched.as_nanos()).unwrap_or(u64::MAX),
+            hooks: counters
+                .into_iter()
+                .filter(|(id, row)| row.seen != 0 || missed.contains_key(id))
+                .map(|(id, mut row)| {
+                    // It was handed over all the same.
+                    let unshown = self.unshown.get(&id).copied().unwrap_or(0);
+                    row.delivered = row.delivered.saturating_sub(unshown);
+                    row.filtered += unshown;
+                    HookBooks {
+                        name: hook::name(id).unwrap_or("unnamed").to_owned(),
+                        counters: row,
+                        missed: missed.get(&id).copied().unwrap_or(0),
+                    }
+                })
+                .collect(),
+            netns: reconciled
+                .into_iter()
+                .filter(|row| row.explained != 0 || row.kernel.is_some_and(|count| count != 0))
+                .map(|row| Reconciliation {
+                    netns: row.netns,
+                    counter: row.counter.to_owned(),
+                    kernel: row.kernel,
+                    explained: row.explained,
+                })
+                .collect(),
+            causes,
+            lifetimes: self.lifetimes(options),
+            tables: self.tables(),
+        };
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish()?;
+        }
+        sink.summary(&summary)?;
+        sink.flush()?;
+        if self.malformed != 0 {
+            eprintln!("tcpwatch: {} records could not be read: please report this as a bug", self.malformed);
+        }
+        Ok(if options.strict && lost != 0 { Exit::Lost } else { Exit::Ok })
+    }
+}
+
+/// What the host knows and the record does not: the owner's program and container.
+fn complete(mut event: Event, processes: &mut Processes) -> Event {
+    if let Some(owner) = &mut event.owner {
+        describe(owner, processes);
+    }
+    event
+}
+
+fn describe(owner: &mut OwnerInfo, processes: &mut Processes) {
+    let described = processes.describe(&wire(owner));
+    owner.exe = described.exe;
+    owner.cgroup = described.cgroup;
+    owner.container = described.container;
+}
+
+/// The owner as the process table takes it.
+fn wire(owner: &OwnerInfo) -> Owner {
+    Owner {
+        start_ns: owner.start_ns,
+        cgroup: owner.cgroup_id,
+        pid: owner.pid.unwrap_or(0),
+        uid: owner.uid,
+        ..Owner::default()
+    }
+}
+
+fn status(hook: &HookStatus) -> event::HookStatus {
+    let refused = || {
+        let tried: Vec<String> = hook.tried.iter().map(|(how, why)| format!("{how}: {why}")).collect();
+        tried.join("; ")
+    };
+    event::HookStatus {
+        name: hook.name.clone(),
+        attached: hook.attached.clone().ok_or_else(refused),
+        sees: hook.attached.is_none().then(|| hook.loses.clone()),
+    }
+}

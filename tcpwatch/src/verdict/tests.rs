@@ -1,0 +1,1 @@
+//! Events gathered, and what they come to.
