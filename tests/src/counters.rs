@@ -85,6 +85,34 @@ pub fn socket_state(table: &str, local: u16, remote: u16) -> Option<&'static str
     })
 }
 
+/// How many sockets with this local port, or this remote one, are in a state, in the same table.
+pub fn sockets_in(table: &str, local: Option<u16>, remote: Option<u16>, state: &str) -> usize {
+    let Some(state) = STATES.iter().position(|name| *name == state) else { return 0 };
+    let is = |end: &str, port: Option<u16>| port.is_none_or(|port| end.ends_with(&format!(":{port:04X}")));
+    let fits = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (Some(one), Some(two), Some(now)) = (fields.next(), fields.next(), fields.next()) else {
+            return false;
+        };
+        is(one, local) && is(two, remote) && usize::from_str_radix(now, 16) == Ok(state)
+    };
+    table.lines().skip(1).filter(fits).count()
+}
+
+/// How many connections wait to be accepted on this port, in the same table: a listener has nothing else to receive.
+pub fn accept_queue(table: &str, port: u16) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let port = format!(":{port:04X}");
+    table.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, _, state, queues) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        if state != LISTEN || !local.ends_with(&port) {
+            return None;
+        }
+        u64::from_str_radix(queues.split_once(':')?.1, 16).ok()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +134,10 @@ mod tests {
                      0: 0100090A:1F90 0200090A:9C41 05 00000000:00000000\n";
         assert_eq!(socket_state(table, 8080, 40001), Some("FIN_WAIT2"));
         assert_eq!(socket_state(table, 8080, 40002), None);
+        assert_eq!(sockets_in(table, Some(8080), None, "FIN_WAIT2"), 1);
+        assert_eq!(sockets_in(table, None, Some(40001), "FIN_WAIT2"), 1);
+        let listener = "header\n   0: 00000000:0050 00000000:0000 0A 00000000:0000000B 00:00000000\n";
+        assert_eq!((accept_queue(listener, 80), accept_queue(listener, 81)), (Some(11), None));
+        assert_eq!(sockets_in(table, Some(8080), None, "CLOSE_WAIT"), 0);
     }
 }

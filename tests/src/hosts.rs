@@ -24,8 +24,8 @@ mod output;
 mod pids;
 mod refused;
 mod signals;
-mod sys;
-mod tool;
+pub(crate) mod sys;
+pub(crate) mod tool;
 mod traffic;
 
 /// How many cases run at once; each runs one to three tcpwatch.

@@ -2,12 +2,13 @@
 //!
 //! `scenarios` are the scripts, `stage` is what they play on, `actor` and `raw` are who plays, `expect` is what
 //! they know, `judge` compares it with what tcpwatch printed, `run` holds all of it together. `hosts` is a suite of its own:
-//! bad input and bad hosts.
+//! bad input and bad hosts. `incidents` are whole stories with real programs.
 
 pub mod actor;
 pub mod counters;
 pub mod expect;
 pub mod hosts;
+pub mod incidents;
 pub mod judge;
 pub mod net;
 pub mod packet;

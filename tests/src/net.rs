@@ -90,7 +90,7 @@ impl Netns {
         })
     }
 
-    fn ip(&self, batch: &str) -> Result<()> {
+    pub fn ip(&self, batch: &str) -> Result<()> {
         self.run("ip", &["-batch", "-"], batch).map(drop)
     }
 
@@ -177,7 +177,7 @@ const RAW_COUNT: u8 = 4;
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const RAW_MAC: [u8; 6] = [2, 0, 0, 0, 0, 77];
 pub const CLIENT_LINK: &str = "c0";
-const SERVER_LINK: &str = "s0";
+pub const SERVER_LINK: &str = "s0";
 const SERVER_LL: &str = "02:00:00:00:00:01";
 const CLIENT_LL: &str = "02:00:00:00:00:02";
 const RAW_LL: &str = "02:00:00:00:00:4d";
@@ -255,6 +255,15 @@ impl Pair {
             }
         }
         Ok(Self { server, client })
+    }
+
+    /// From now on nothing that the server sends reaches the client, or it does again.
+    pub fn mute_server(&self, muted: bool) -> Result<()> {
+        let ll = if muted { NOWHERE_LL } else { CLIENT_LL };
+        self.server.ip(&format!(
+            "neigh replace 10.9.0.{CLIENT} lladdr {ll} dev {SERVER_LINK} nud permanent\n\
+             neigh replace fd09::{CLIENT} lladdr {ll} dev {SERVER_LINK} nud permanent\n"
+        ))
     }
 
     /// From now on nothing that the client sends reaches the server, or it does again. The other direction

@@ -62,7 +62,8 @@ impl Raw {
         self.put(&segment.unreachable(RAW_MAC, SERVER_MAC))
     }
 
-    fn put(&self, frame: &[u8]) -> Result<()> {
+    /// Sends a frame as it is.
+    pub fn put(&self, frame: &[u8]) -> Result<()> {
         let sent = sys::send(self.fd.as_raw_fd(), frame).context("sending a frame")?;
         if sent != frame.len() {
             bail!("sent {sent} of {} bytes of a frame", frame.len());

@@ -2,7 +2,7 @@
 //!
 //! A step that could not run is a failure. Only a scenario may be skipped, where the kernel lacks the thing itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::dist::{self, Dist};
-use crate::vm::{self, Choice, Guest, Kernel};
+use crate::vm::{self, Choice, Guest, Kernel, programs};
 use crate::{cmd, repo, setup, tidy};
 
 mod report;
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Run this step alone
     #[arg(long, value_name = "STEP")]
     only: Option<Step>,
-    /// Run these scenarios alone, on this machine and in the guests; with `--only hosts` these cases
+    /// Run these scenarios alone, on this machine and in the guests; with `--only hosts` these cases, with `--only incidents` these incidents
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     scenario: Vec<String>,
     /// How many guests run at once
@@ -56,6 +56,8 @@ enum Step {
     Live,
     /// Scenarios on the kernels of the matrix
     Vm,
+    /// Whole incidents with nginx and redis, on this machine and on the kernels of the matrix
+    Incidents,
     /// Bad input and bad hosts, on this machine; with `--only hosts` on the kernels of the matrix too
     Hosts,
 }
@@ -80,11 +82,12 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
         }
         let name = format!("{step:?}").to_lowercase();
         if *step == Step::Vm && args.quick {
-            summary.push(format!("{name:<8} not run: --quick"));
+            summary.push(format!("{name:<9} not run: --quick"));
             continue;
         }
-        if *step == Step::Hosts && !args.scenario.is_empty() && args.only.is_none() {
-            summary.push(format!("{name:<8} not run: --scenario names scenarios"));
+        let is_other_suite = matches!(step, Step::Hosts | Step::Incidents);
+        if is_other_suite && !args.scenario.is_empty() && args.only.is_none() {
+            summary.push(format!("{name:<9} not run: --scenario names scenarios"));
             continue;
         }
         println!("\n=== {name} ===");
@@ -93,7 +96,7 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
             eprintln!("error: {error:#}");
             Tally::one(false)
         });
-        summary.push(format!("{name:<8} {tally} in {:.0} s", started.elapsed().as_secs_f64()));
+        summary.push(format!("{name:<9} {tally} in {:.0} s", started.elapsed().as_secs_f64()));
         sum += tally;
     }
     println!();
@@ -132,6 +135,7 @@ impl Run<'_> {
             Step::Dist => self.dist().map(|_| Tally::one(true)),
             Step::Live => self.live(),
             Step::Vm => self.matrix(),
+            Step::Incidents => self.incidents(),
             Step::Hosts => self.hosts(),
         }
     }
@@ -174,6 +178,28 @@ impl Run<'_> {
         Ok(tally)
     }
 
+    /// Whole incidents, with real programs from Debian.
+    fn incidents(&mut self) -> Result<Tally> {
+        let programs = programs::get(self.args.choice.refresh())?;
+        let names = self.args.scenario.clone();
+        let dist = self.dist()?;
+        let mut command = as_root(&dist.scenario)?;
+        command.arg("incident").args(&names).arg("--tcpwatch").arg(&dist.tcpwatch);
+        command.arg("--programs").arg(&programs);
+        let mut sum = self.on_this_machine(&mut command, "incid.")?;
+        if self.args.quick {
+            println!("  (not in the guests: --quick)");
+            return Ok(sum);
+        }
+        let line = format!(
+            "tcpwatch-scenario incident {} --tcpwatch /bin/tcpwatch --programs {}",
+            names.join(" "),
+            programs::IN_GUEST
+        );
+        sum += self.in_guests(&[Suite { name: "incid.", line, programs: Some(programs) }])?;
+        Ok(sum)
+    }
+
     /// Bad input and bad hosts. Guests are thrown away, so there the kernel may be locked down too.
     fn hosts(&mut self) -> Result<Tally> {
         let names = self.args.scenario.clone();
@@ -190,7 +216,7 @@ impl Run<'_> {
             let names = names.join(" ");
             let line =
                 format!("tcpwatch-scenario hosts {names} --global --lockdown --tcpwatch /bin/tcpwatch");
-            sum += self.in_guests(&[("hosts", line)])?;
+            sum += self.in_guests(&[Suite { name: "hosts", line, programs: None }])?;
         }
         Ok(sum)
     }
@@ -202,12 +228,13 @@ impl Run<'_> {
             let extra = args.iter().map(|arg| cmd::quote(arg)).collect::<Vec<_>>().join(" ");
             format!("tcpwatch-scenario run {names} --global --family both --tcpwatch /bin/tcpwatch {extra}")
         };
-        let suites: Vec<_> = RUNGS.iter().map(|(rung, args)| (*rung, line(args))).collect();
+        let suite = |(name, args): &(&'static str, &[&str])| Suite { name, line: line(args), programs: None };
+        let suites: Vec<_> = RUNGS.iter().map(suite).collect();
         self.in_guests(&suites)
     }
 
-    /// Each suite on each kernel of the matrix: its name in the table, and the line for the guest's shell.
-    fn in_guests(&mut self, suites: &[(&'static str, String)]) -> Result<Tally> {
+    /// Each suite on each kernel of the matrix.
+    fn in_guests(&mut self, suites: &[Suite]) -> Result<Tally> {
         let jobs = self.args.jobs;
         let mut sum = Tally::default();
         let mut work = Vec::new();
@@ -233,8 +260,8 @@ impl Run<'_> {
         let rows: Vec<_> =
             suites.iter().flat_map(|suite| work.iter().map(move |kernel| (kernel, suite))).collect();
         let done = Mutex::new(Vec::new());
-        vm::each(&rows, jobs, |(kernel, (rung, line))| {
-            let column = in_guest(kernel, rung, line, dist);
+        vm::each(&rows, jobs, |(kernel, suite)| {
+            let column = in_guest(kernel, suite, dist);
             println!(
                 "{:>14} | # {}: {} in {:.0} s",
                 column.title(),
@@ -246,7 +273,7 @@ impl Run<'_> {
         });
         let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let order = |column: &Column| {
-            rows.iter().position(|(kernel, rung)| kernel.name == column.kernel && rung.0 == column.rung)
+            rows.iter().position(|(kernel, suite)| kernel.name == column.kernel && suite.name == column.rung)
         };
         done.sort_by_key(order);
         for column in &done {
@@ -306,15 +333,27 @@ fn as_root(program: &Path) -> Result<Command> {
     Ok(command)
 }
 
+/// What runs in a guest.
+struct Suite {
+    /// What the table calls it.
+    name: &'static str,
+    /// For the guest's shell.
+    line: String,
+    /// nginx and redis come along.
+    programs: Option<PathBuf>,
+}
+
 /// One suite on one kernel.
-fn in_guest(kernel: &Kernel, rung: &'static str, line: &str, dist: &Dist) -> Column {
+fn in_guest(kernel: &Kernel, suite: &Suite, dist: &Dist) -> Column {
+    let rung = suite.name;
     let title = if rung.is_empty() { kernel.name.clone() } else { format!("{} {rung}", kernel.name) };
     let guest = Guest::new(kernel)
         .file(&dist.tcpwatch, "/bin/tcpwatch")
         .file(&dist.scenario, "/bin/tcpwatch-scenario")
         .each_line(|line| println!("{title:>14} | {line}"));
+    let guest = suite.programs.iter().fold(guest, |guest, dir| guest.tree(dir, programs::IN_GUEST));
     let started = Instant::now();
-    let (release, lines) = match guest.run(line, GUEST_TIMEOUT) {
+    let (release, lines) = match guest.run(&suite.line, GUEST_TIMEOUT) {
         Ok(output) => {
             let lines = report::scenarios(&output.stdout)
                 .with_context(|| format!("exit status {} after {:.0} s", output.status, output.seconds));

@@ -1,6 +1,6 @@
 //! `cargo xtask vm`: a command on real kernels, each booted in QEMU with this machine's tools and the static binaries.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -15,6 +15,7 @@ mod debian;
 mod initramfs;
 mod kernels;
 mod modules;
+pub(crate) mod programs;
 mod qemu;
 
 pub(crate) use kernels::Kernel;
@@ -26,7 +27,7 @@ pub(crate) struct Choice {
     /// Kernels of the matrix, fetched from Debian once: 5.10, 6.1, 6.12, 6.18, newest [default: all]
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     kernel: Vec<String>,
-    /// Ask Debian for newer releases of these kernels than those in the cache
+    /// Ask Debian for newer releases of these kernels, and of programs, than those in the cache
     #[arg(long)]
     refresh: bool,
     /// Boot this image instead
@@ -38,6 +39,11 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
+    /// Whether what is in the cache is to be fetched anew.
+    pub(crate) fn refresh(&self) -> bool {
+        self.refresh
+    }
+
     /// The kernels chosen, by name, fetched if need be.
     pub(crate) fn each(&self) -> Vec<(String, Result<Kernel>)> {
         if let (Some(vmlinuz), Some(modules)) = (&self.vmlinuz, &self.modules) {
@@ -61,6 +67,9 @@ pub(crate) struct Args {
     /// Take a file along, with the libraries it is linked to; without GUEST it goes to /bin
     #[arg(long, value_name = "HERE[:GUEST]")]
     file: Vec<String>,
+    /// Take nginx and redis along, as Debian ships them, under /programs
+    #[arg(long)]
+    programs: bool,
     /// Copy what the command leaves in the guest's /out to DIR/KERNEL
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -88,16 +97,17 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let there = if there.is_empty() { format!("/bin/{name}") } else { there.to_owned() };
         files.push((here.clone(), there));
     }
+    let programs = args.programs.then(|| programs::get(args.choice.refresh)).transpose()?;
     let kernels = args.choice.each().into_iter().map(|(_, kernel)| kernel).collect::<Result<Vec<_>>>()?;
     if args.shell {
         let kernel = kernels.first().context("no kernel chosen")?;
-        return guest(kernel, &files).shell();
+        return guest(kernel, &files, programs.as_deref()).shell();
     }
     let several = kernels.len() > 1;
     let failed = AtomicUsize::new(0);
     each(&kernels, args.jobs, |kernel| {
         let tag = if several { format!("{:>6} | ", kernel.name) } else { String::new() };
-        let mut guest = guest(kernel, &files).each_line(|line| println!("{tag}{line}"));
+        let mut guest = guest(kernel, &files, programs.as_deref()).each_line(|line| println!("{tag}{line}"));
         if let Some(dir) = &args.out {
             guest = guest.out(&dir.join(&kernel.name));
         }
@@ -121,8 +131,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
 }
 
-fn guest<'a>(kernel: &'a Kernel, files: &[(PathBuf, String)]) -> Guest<'a> {
-    files.iter().fold(Guest::new(kernel), |guest, (here, there)| guest.file(here, there))
+fn guest<'a>(kernel: &'a Kernel, files: &[(PathBuf, String)], programs: Option<&Path>) -> Guest<'a> {
+    let guest = files.iter().fold(Guest::new(kernel), |guest, (here, there)| guest.file(here, there));
+    programs.iter().fold(guest, |guest, dir| guest.tree(dir, programs::IN_GUEST))
 }
 
 /// The static binaries that `dist` has built, as far as they are there.

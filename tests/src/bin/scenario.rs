@@ -1,12 +1,14 @@
 //! Provokes every TCP event in namespaces of its own and compares what tcpwatch said with what was done.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tcpwatch_tests::actor::child;
 use tcpwatch_tests::hosts::{self, disguise};
+use tcpwatch_tests::incidents::{self, programs, proxy};
 use tcpwatch_tests::net::Family;
 use tcpwatch_tests::run::{self, Options};
 use tcpwatch_tests::scenarios;
@@ -29,6 +31,19 @@ enum Verb {
     Run(Run),
     /// Start tcpwatch with bad input and on hosts made odd, all ways or the named ones, and judge what it says
     Hosts(Hosts),
+    /// Play whole incidents with real programs (all, or the named ones), and judge what tcpwatch makes of them
+    Incident(Incident),
+    /// Becomes a program in a root of its own; started by the program itself
+    #[command(hide = true)]
+    Within {
+        root: String,
+        scratch: String,
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// The proxy of an incident; started by the program itself
+    #[command(hide = true)]
+    Proxy { listen: SocketAddr, backend: SocketAddr, count: usize },
     /// What makes a host odd for one program; started by the program itself
     #[command(hide = true)]
     Disguise(disguise::Disguise),
@@ -85,6 +100,23 @@ struct Hosts {
     lockdown: bool,
 }
 
+#[derive(Args)]
+struct Incident {
+    /// A, B, C, D, one kind of these such as d-flood, or all
+    names: Vec<String>,
+    /// The program to judge
+    #[arg(long, value_name = "PATH", required_unless_present = "list")]
+    tcpwatch: Option<String>,
+    /// The folder with nginx and redis, as `cargo xtask` unpacks them
+    #[arg(long, value_name = "DIR", required_unless_present = "list")]
+    programs: Option<String>,
+    #[arg(long, value_enum, default_value_t = Choice::V4)]
+    family: Choice,
+    /// Name every incident
+    #[arg(long)]
+    list: bool,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Choice {
     #[value(name = "4")]
@@ -131,6 +163,23 @@ fn work() -> Result<bool> {
                 global: args.global,
                 lockdown: args.lockdown,
             })
+        }
+        Verb::Within { root, scratch, command } => {
+            programs::within(&root, &scratch, &command).map(|()| false)
+        }
+        Verb::Proxy { listen, backend, count } => proxy::serve(listen, backend, count).map(|()| true),
+        Verb::Incident(args) => {
+            let (Some(tcpwatch), Some(programs)) = (args.tcpwatch, args.programs) else {
+                incidents::list();
+                return Ok(true);
+            };
+            need_root()?;
+            let families = match args.family {
+                Choice::V4 => vec![Family::V4],
+                Choice::V6 => vec![Family::V6],
+                Choice::Both => vec![Family::V4, Family::V6],
+            };
+            incidents::run(&incidents::Options { names: args.names, tcpwatch, programs, families })
         }
         Verb::Run(run) => {
             need_root()?;

@@ -12,7 +12,7 @@ fn check(value: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 /// A mount namespace of our own, from which nothing comes back to the host.
-pub(super) fn own_mounts() -> io::Result<()> {
+pub(crate) fn own_mounts() -> io::Result<()> {
     // SAFETY: no pointers are passed.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     mount(None, "/", None, libc::MS_REC | libc::MS_PRIVATE)
@@ -39,7 +39,7 @@ fn mount(source: Option<&str>, target: &str, kind: Option<&str>, flags: libc::c_
         .map(drop)
 }
 
-pub(super) fn bind(source: &str, target: &str) -> io::Result<()> {
+pub(crate) fn bind(source: &str, target: &str) -> io::Result<()> {
     mount(Some(source), target, None, libc::MS_BIND)
 }
 

@@ -13,12 +13,12 @@ use serde_json::Value;
 use crate::sys;
 
 /// Loading and attaching takes seconds under emulation, and several at once take turns.
-pub(super) const START: Duration = Duration::from_secs(180);
+pub(crate) const START: Duration = Duration::from_secs(180);
 /// Taking everything off takes seconds there, too.
-pub(super) const END: Duration = Duration::from_secs(60);
+pub(crate) const END: Duration = Duration::from_secs(60);
 
 /// How to start tcpwatch.
-pub(super) struct Tool {
+pub(crate) struct Tool {
     command: Command,
     reader: Reader,
 }
@@ -33,14 +33,14 @@ enum Reader {
 
 impl Tool {
     /// On this host as it is.
-    pub(super) fn plain(path: &str, args: &[&str]) -> Self {
+    pub(crate) fn plain(path: &str, args: &[&str]) -> Self {
         let mut command = Command::new(path);
         command.args(args);
         Self::of(command)
     }
 
     /// On a host made odd by `disguise`.
-    pub(super) fn disguised(path: &str, disguise: &[&str], args: &[&str]) -> Self {
+    pub(crate) fn disguised(path: &str, disguise: &[&str], args: &[&str]) -> Self {
         let mut command = Command::new("/proc/self/exe");
         command.arg("disguise").args(disguise).args(["--", path]).args(args);
         Self::of(command)
@@ -57,18 +57,18 @@ impl Tool {
     }
 
     /// The caller reads standard output, as slowly as it likes.
-    pub(super) fn read_by_test(mut self) -> Self {
+    pub(crate) fn read_by_test(mut self) -> Self {
         self.reader = Reader::Ours;
         self
     }
 
-    pub(super) fn stdout(mut self, to: impl Into<Stdio>) -> Self {
+    pub(crate) fn stdout(mut self, to: impl Into<Stdio>) -> Self {
         self.command.stdout(to);
         self.reader = Reader::Elsewhere;
         self
     }
 
-    pub(super) fn spawn(mut self) -> Result<Running> {
+    pub(crate) fn spawn(mut self) -> Result<Running> {
         if !matches!(self.reader, Reader::Elsewhere) {
             self.command.stdout(Stdio::piped());
         }
@@ -96,7 +96,7 @@ impl Tool {
     }
 
     /// The whole of a run that ends by itself.
-    pub(super) fn run(self) -> Result<Ended> {
+    pub(crate) fn run(self) -> Result<Ended> {
         self.spawn()?.wait(START)
     }
 }
@@ -136,7 +136,7 @@ fn collect(out: ChildStdout, shared: &Shared) {
 }
 
 /// A run in progress.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     shared: Arc<Shared>,
     reader: Option<JoinHandle<()>>,
@@ -145,17 +145,17 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }
 
     /// Standard output, for who reads it himself.
-    pub(super) fn take_stdout(&mut self) -> Result<ChildStdout> {
+    pub(crate) fn take_stdout(&mut self) -> Result<ChildStdout> {
         self.ours.take().context("standard output is read by somebody else")
     }
 
     /// Waits until so many lines are there for which `wanted` holds.
-    pub(super) fn wait_lines(
+    pub(crate) fn wait_lines(
         &mut self,
         count: usize,
         what: &str,
@@ -180,13 +180,13 @@ impl Running {
     }
 
     /// Waits for the line that says that every hook is attached.
-    pub(super) fn started(mut self) -> Result<Self> {
+    pub(crate) fn started(mut self) -> Result<Self> {
         self.wait_lines(1, "the start", |line| line.starts_with(r#"{"event":"start""#))?;
         Ok(self)
     }
 
     /// Waits for so many events.
-    pub(super) fn wait_events(&mut self, count: usize) -> Result<()> {
+    pub(crate) fn wait_events(&mut self, count: usize) -> Result<()> {
         self.wait_lines(count, &format!("{count} events"), |line| {
             !["start", "lost", "summary"]
                 .iter()
@@ -194,21 +194,21 @@ impl Running {
         })
     }
 
-    pub(super) fn signal(&self, number: i32) -> Result<()> {
+    pub(crate) fn signal(&self, number: i32) -> Result<()> {
         sys::signal(-self.pid(), number).with_context(|| format!("signal {number} to tcpwatch"))
     }
 
     /// Ctrl-C, then its last words.
-    pub(super) fn stop(self) -> Result<Ended> {
+    pub(crate) fn stop(self) -> Result<Ended> {
         self.stop_by(libc::SIGINT)
     }
 
-    pub(super) fn stop_by(self, signal: i32) -> Result<Ended> {
+    pub(crate) fn stop_by(self, signal: i32) -> Result<Ended> {
         self.signal(signal)?;
         self.wait(END)
     }
 
-    pub(super) fn wait(mut self, limit: Duration) -> Result<Ended> {
+    pub(crate) fn wait(mut self, limit: Duration) -> Result<Ended> {
         self.finish(limit)
     }
 
@@ -246,18 +246,18 @@ impl Drop for Running {
 }
 
 /// What a run left behind.
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
-    pub(super) stdout: Vec<String>,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<String>,
     /// The last line ends in a line feed.
     whole: bool,
-    pub(super) stderr: String,
+    pub(crate) stderr: String,
     /// From the question to the end.
-    pub(super) took: Duration,
+    pub(crate) took: Duration,
 }
 
 impl Ended {
-    pub(super) fn exits(&self, code: i32) -> Result<()> {
+    pub(crate) fn exits(&self, code: i32) -> Result<()> {
         ensure!(
             self.status.code() == Some(code),
             "it ended with {} and not with exit status {code}; it said: {}",
@@ -267,20 +267,20 @@ impl Ended {
         Ok(())
     }
 
-    pub(super) fn is_silent(&self) -> Result<()> {
+    pub(crate) fn is_silent(&self) -> Result<()> {
         ensure!(self.stderr.is_empty(), "it said: {}", self.stderr.trim());
         Ok(())
     }
 
     /// It refused: with this status, in words that say what and on which object, and with a hint as the last line.
-    pub(super) fn refused(&self, code: i32, words: &[&str]) -> Result<()> {
+    pub(crate) fn refused(&self, code: i32, words: &[&str]) -> Result<()> {
         self.exits(code)?;
         self.complains(words)?;
         ensure!(self.stdout.is_empty(), "it printed {} lines nevertheless", self.stdout.len());
         Ok(())
     }
 
-    pub(super) fn complains(&self, words: &[&str]) -> Result<()> {
+    pub(crate) fn complains(&self, words: &[&str]) -> Result<()> {
         let said = self.stderr.trim();
         for word in words {
             ensure!(said.contains(word), "it does not say `{word}`: {said}");
@@ -294,12 +294,12 @@ impl Ended {
         Ok(())
     }
 
-    pub(super) fn whole_lines(&self) -> bool {
+    pub(crate) fn whole_lines(&self) -> bool {
         self.whole
     }
 
     /// Every line as JSON; broken lines, a wrong first or last line and books that do not balance are errors.
-    pub(super) fn events(&self) -> Result<Books> {
+    pub(crate) fn events(&self) -> Result<Books> {
         ensure!(self.whole, "the last line is cut off");
         let parse = |line: &String| serde_json::from_str(line).with_context(|| format!("no JSON: {line}"));
         Books::new(self.stdout.iter().map(parse).collect::<Result<Vec<Value>>>()?)
@@ -307,11 +307,11 @@ impl Ended {
 }
 
 /// What one run printed as JSON, checked.
-pub(super) struct Books {
-    pub(super) start: Value,
-    pub(super) events: Vec<Value>,
-    pub(super) summary: Value,
-    pub(super) lost: u64,
+pub(crate) struct Books {
+    pub(crate) start: Value,
+    pub(crate) events: Vec<Value>,
+    pub(crate) summary: Value,
+    pub(crate) lost: u64,
 }
 
 /// The books of one hook, in the order in which they have to add up.
@@ -346,17 +346,17 @@ impl Books {
         Ok(Self { lost, ..books })
     }
 
-    pub(super) fn hooks(&self) -> impl Iterator<Item = (&String, &Value)> {
+    pub(crate) fn hooks(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.summary["hooks"].as_object().into_iter().flatten()
     }
 
     /// One column of the books over all hooks.
-    pub(super) fn sum(&self, column: &str) -> u64 {
+    pub(crate) fn sum(&self, column: &str) -> u64 {
         self.hooks().filter_map(|(_, row)| row[column].as_u64()).sum()
     }
 
     /// Name and way of every hook that is attached.
-    pub(super) fn attached(&self) -> Vec<(String, String)> {
+    pub(crate) fn attached(&self) -> Vec<(String, String)> {
         let hooks = self.start["hooks"].as_object().into_iter().flatten();
         let mut all: Vec<_> = hooks
             .filter_map(|(name, row)| Some((name.clone(), row["attached"].as_str()?.to_owned())))
@@ -365,7 +365,7 @@ impl Books {
         all
     }
 
-    pub(super) fn of(&self, kind: &str) -> impl Iterator<Item = &Value> {
+    pub(crate) fn of(&self, kind: &str) -> impl Iterator<Item = &Value> {
         self.events.iter().filter(move |event| event["event"] == kind)
     }
 }

@@ -38,6 +38,7 @@ impl Apt {
             fs::create_dir_all(dir.join(folder))
                 .with_context(|| format!("cannot make {folder} in {}", dir.display()))?;
         }
+        fs::write(dir.join("status"), "").context("cannot write the list of what is installed")?;
         let mirror = mirror(archive)?;
         let source = format!("deb [signed-by={}] {mirror} {suite} main\n", keyring()?.display());
         fs::write(dir.join("s.list"), source).context("cannot write the list of sources")?;
@@ -65,6 +66,13 @@ impl Apt {
         Ok(found)
     }
 
+    /// These packages and all that they depend on, as if nothing was installed.
+    pub(super) fn closure(&self, names: &[&str]) -> Result<Vec<Package>> {
+        let plan =
+            cmd::output(self.get().args(["--simulate", "--no-install-recommends", "install"]).args(names))?;
+        Ok(planned(&plan).collect())
+    }
+
     /// Downloads the packages and unpacks them into `into`.
     pub(super) fn unpack(&self, packages: &[Package], into: &Path) -> Result<()> {
         let debs = self.dir.join("debs");
@@ -89,6 +97,7 @@ impl Apt {
             "Dir::Etc::sourceparts=-".to_owned(),
             format!("Dir::State::lists={}", path("lists")),
             format!("Dir::Cache={}", path("cache")),
+            format!("Dir::State::status={}", path("status")),
             "Acquire::Languages=none".to_owned(),
             // The catalogue of desktop programs is larger than the list itself.
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
@@ -104,7 +113,7 @@ impl Apt {
 fn mirror(archive: Archive) -> Result<String> {
     let targets =
         cmd::output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]))
-            .context("cannot ask apt for this machine's sources\nhint: kernels come from Debian; elsewhere pass --vmlinuz and --modules")?;
+            .context("cannot ask apt for this machine's sources\nhint: kernels and programs come from Debian; elsewhere pass --vmlinuz and --modules")?;
     match pick_mirror(&targets, archive) {
         Some(mirror) => Ok(mirror),
         None => bail!(
@@ -139,6 +148,15 @@ fn packages(text: &str) -> impl Iterator<Item = Package> {
     text.split("\n\n").filter_map(|entry| {
         let field = |name: &str| entry.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         Some(Package { name: field("Package")?.to_owned(), version: field("Version")?.to_owned() })
+    })
+}
+
+/// What apt would install, from its lines `Inst NAME (VERSION ORIGIN [ARCHITECTURE])`.
+fn planned(plan: &str) -> impl Iterator<Item = Package> {
+    plan.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+        let version = rest.strip_prefix('(')?.split_whitespace().next()?;
+        Some(Package { name: name.to_owned(), version: version.to_owned() })
     })
 }
 
@@ -212,6 +230,14 @@ mod tests {
         let text = "Package: a\nVersion: 1\nDepends: x\n\nPackage: b\nInstalled-Size: 3\nVersion: 2-1\n more\n\nBroken: yes\n";
         let found: Vec<_> = packages(text).map(|package| (package.name, package.version)).collect();
         assert_eq!(found, [("a".into(), "1".into()), ("b".into(), "2-1".into())]);
+    }
+
+    #[test]
+    fn what_apt_would_install() {
+        let plan = "Building dependency tree...\nInst libc6 (2.41-12 Debian:13/stable [amd64]) []\n\
+                    Inst nginx (1.26.3-3 Debian:13/stable [amd64])\nConf nginx (1.26.3-3 Debian:13/stable [amd64])\n";
+        let found: Vec<_> = planned(plan).map(|package| (package.name, package.version)).collect();
+        assert_eq!(found, [("libc6".into(), "2.41-12".into()), ("nginx".into(), "1.26.3-3".into())]);
     }
 
     #[test]

@@ -24,8 +24,13 @@ pub(super) enum Task<'a> {
     Shell,
 }
 
-/// The whole archive for one run. `files` are pairs of a path here and one in the guest.
-pub(super) fn build(modules_dir: &Path, files: &[(PathBuf, String)], task: &Task<'_>) -> Result<Vec<u8>> {
+/// The whole archive for one run. `files` and `trees` are pairs of a path here and one in the guest.
+pub(super) fn build(
+    modules_dir: &Path,
+    files: &[(PathBuf, String)],
+    trees: &[(PathBuf, String)],
+    task: &Task<'_>,
+) -> Result<Vec<u8>> {
     let mut cpio = Cpio::default();
     for folder in ["dev", "proc", "sys", "run", "tmp", "root", "out", "etc/vm", "var"] {
         cpio.folder(folder);
@@ -52,6 +57,9 @@ pub(super) fn build(modules_dir: &Path, files: &[(PathBuf, String)], task: &Task
     }
     cpio.file("etc/vm/modules", 0o644, format!("{names}\n").as_bytes());
 
+    for (here, there) in trees {
+        plant(&mut cpio, here, there)?;
+    }
     let mut libraries = BTreeSet::new();
     for (here, there) in files {
         add(&mut cpio, here, there, &mut libraries)?;
@@ -73,6 +81,28 @@ pub(super) fn build(modules_dir: &Path, files: &[(PathBuf, String)], task: &Task
         cpio.link(&format!("bin/{applet}"), "busybox");
     }
     Ok(cpio.finish())
+}
+
+/// A folder as it is: what lies in it brings its own libraries along.
+fn plant(cpio: &mut Cpio, here: &Path, there: &str) -> Result<()> {
+    cpio.folder(there);
+    for entry in
+        fs::read_dir(here).with_context(|| format!("cannot read {} for the guest", here.display()))?
+    {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let there = format!("{there}/{name}");
+        let about = fs::symlink_metadata(&path)?;
+        if about.is_symlink() {
+            cpio.link(&there, &fs::read_link(&path)?.to_string_lossy());
+        } else if about.is_dir() {
+            plant(cpio, &path, &there)?;
+        } else {
+            let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            cpio.file(&there, about.permissions().mode() & 0o777, &content);
+        }
+    }
+    Ok(())
 }
 
 /// One file with its mode, and what the loader will want for it.

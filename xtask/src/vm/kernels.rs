@@ -98,7 +98,7 @@ impl Kernel {
 }
 
 /// Kernels are a gigabyte: they live outside the tree and are shared by all checkouts.
-fn cache_dir() -> Result<PathBuf> {
+pub(super) fn cache_dir() -> Result<PathBuf> {
     let var = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(dir) = var("TCPWATCH_VM_CACHE") {
         return Ok(dir);

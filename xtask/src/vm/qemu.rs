@@ -39,18 +39,25 @@ type Show<'a> = Box<dyn Fn(&str) + 'a>;
 pub(crate) struct Guest<'a> {
     kernel: &'a Kernel,
     files: Vec<(PathBuf, String)>,
+    trees: Vec<(PathBuf, String)>,
     out: Option<PathBuf>,
     each_line: Option<Show<'a>>,
 }
 
 impl<'a> Guest<'a> {
     pub(crate) fn new(kernel: &'a Kernel) -> Self {
-        Self { kernel, files: Vec::new(), out: None, each_line: None }
+        Self { kernel, files: Vec::new(), trees: Vec::new(), out: None, each_line: None }
     }
 
     /// Takes a file along, with its mode and the libraries that it is linked to.
     pub(crate) fn file(mut self, here: &Path, there: &str) -> Self {
         self.files.push((here.to_owned(), there.to_owned()));
+        self
+    }
+
+    /// Takes a folder along as it is, with everything below it.
+    pub(crate) fn tree(mut self, here: &Path, there: &str) -> Self {
+        self.trees.push((here.to_owned(), there.to_owned()));
         self
     }
 
@@ -71,8 +78,7 @@ impl<'a> Guest<'a> {
     pub(crate) fn run(&self, command: &str, timeout: Duration) -> Result<VmOutput> {
         let scratch = Scratch::new()?;
         let initrd = scratch.0.join("initrd");
-        fs::write(&initrd, initramfs::build(&self.kernel.modules, &self.files, &Task::Command(command))?)
-            .context("cannot write the initramfs")?;
+        fs::write(&initrd, self.initramfs(&Task::Command(command))?).context("cannot write the initramfs")?;
         let console = scratch.0.join("console");
         let tar = scratch.0.join("out.tar");
         let started = Instant::now();
@@ -110,9 +116,12 @@ impl<'a> Guest<'a> {
     pub(crate) fn shell(&self) -> Result<()> {
         let scratch = Scratch::new()?;
         let initrd = scratch.0.join("initrd");
-        fs::write(&initrd, initramfs::build(&self.kernel.modules, &self.files, &Task::Shell)?)
-            .context("cannot write the initramfs")?;
+        fs::write(&initrd, self.initramfs(&Task::Shell)?).context("cannot write the initramfs")?;
         cmd::run(self.qemu(&initrd)?.args(["-serial", "mon:stdio"]))
+    }
+
+    fn initramfs(&self, task: &Task<'_>) -> Result<Vec<u8>> {
+        initramfs::build(&self.kernel.modules, &self.files, &self.trees, task)
     }
 
     fn qemu(&self, initrd: &Path) -> Result<Command> {

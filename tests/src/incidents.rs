@@ -1,0 +1,141 @@
+//! Whole incidents with real programs: what an SRE is paged for, played in namespaces of its own, and what tcpwatch makes of it.
+//!
+//! Each incident knows the truth: which process did it, where, how often, by which limit, and what has to be changed.
+
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::net::Family;
+use crate::stage::NotHere;
+
+mod clients;
+mod pops;
+pub mod programs;
+pub mod proxy;
+mod scene;
+mod site;
+mod truth;
+mod web;
+
+use programs::Programs;
+use scene::{Lab, Scene};
+use truth::Truth;
+
+pub struct Options {
+    /// `a`, `d-flood`, or a letter for all that begin with it; none or `all` for every one.
+    pub names: Vec<String>,
+    pub tcpwatch: String,
+    /// The folder with nginx and redis.
+    pub programs: String,
+    pub families: Vec<Family>,
+}
+
+struct Incident {
+    name: &'static str,
+    about: &'static str,
+    play: fn(&mut Scene<'_>) -> Result<Truth>,
+}
+
+const fn incident(
+    name: &'static str,
+    about: &'static str,
+    play: fn(&mut Scene<'_>) -> Result<Truth>,
+) -> Incident {
+    Incident { name, about, play }
+}
+
+const INCIDENTS: &[Incident] = &[
+    incident("a", "a web server sends RSTs to redis: it has no TIME_WAIT slots left", web::play),
+    incident("b", "redis clients lose their connections: redis has no TIME_WAIT slots left", pops::play),
+    incident("c", "a proxy hangs: CLOSE_WAIT piles up and its listener overflows", proxy::play),
+    incident("d", "a site that does not accept for a while", site::slow),
+    incident("d-abort", "the same with tcp_abort_on_overflow", site::abort),
+    incident("d-somaxconn", "the same, and somaxconn sets the limit", site::somaxconn),
+    incident("d-flood", "a site under a SYN flood", site::cookies),
+    incident("d-flood-nocookies", "the same without SYN cookies", site::no_cookies),
+];
+
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout().lock(), "{line}"));
+}
+
+/// Names every incident.
+pub fn list() {
+    for incident in INCIDENTS {
+        say(&format!("{:<18} {}", incident.name, incident.about));
+    }
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Incident>> {
+    let fits = |name: &str, incident: &Incident| {
+        let name = name.to_lowercase();
+        name == "all"
+            || incident.name == name
+            || incident.name.strip_prefix(&name).is_some_and(|rest| rest.starts_with('-'))
+    };
+    if let Some(name) = names.iter().find(|name| !INCIDENTS.iter().any(|incident| fits(name, incident))) {
+        bail!("no incident is named {name}\nhint: `incident --list` shows them");
+    }
+    let wanted = |incident: &&Incident| names.is_empty() || names.iter().any(|name| fits(name, incident));
+    Ok(INCIDENTS.iter().filter(wanted).collect())
+}
+
+/// Plays what was asked for; true if all of it passed.
+pub fn run(options: &Options) -> Result<bool> {
+    let incidents = chosen(&options.names)?;
+    let lab = Lab { tcpwatch: options.tcpwatch.clone(), programs: Programs::new(&options.programs)? };
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for incident in incidents {
+        for family in &options.families {
+            let began = Instant::now();
+            let outcome = catch_unwind(AssertUnwindSafe(|| play(incident, &lab, *family)));
+            let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the incident panicked")));
+            let what = format!("incident-{} {}", incident.name, family.label());
+            match outcome {
+                Ok(()) => {
+                    passed += 1;
+                    say(&format!("ok   {what}"));
+                }
+                Err(error) => match error.downcast::<NotHere>() {
+                    Ok(NotHere(why)) => {
+                        skipped += 1;
+                        say(&format!("n/a  {what}: {why}"));
+                    }
+                    Err(error) => {
+                        failed += 1;
+                        let text = format!("{error:#}");
+                        say(&format!("FAIL {what}: {}", text.lines().collect::<Vec<_>>().join("\n       ")));
+                    }
+                },
+            }
+            drop(writeln!(std::io::stderr().lock(), "{:>6.1} s  {what}", began.elapsed().as_secs_f64()));
+        }
+    }
+    let mut last = format!("{passed} passed, {failed} failed");
+    if skipped > 0 {
+        last += &format!(", {skipped} skipped");
+    }
+    say(&last);
+    Ok(failed == 0 && passed > 0)
+}
+
+fn play(incident: &Incident, lab: &Lab, family: Family) -> Result<()> {
+    let mut scene = Scene::new(lab, family)?;
+    let truth = (incident.play)(&mut scene)?;
+    let seen = scene.seen()?;
+    drop(writeln!(std::io::stderr().lock(), "         saw {}", truth::kinds(&seen.events)));
+    let (wrong, unseen) = truth.judge(&seen);
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    if !unseen.is_empty() {
+        return Err(crate::stage::not_here(format!(
+            "it happened, by the kernel's counters; this host does not let tcpwatch see it all: {}",
+            unseen.join(", ")
+        )));
+    }
+    Ok(())
+}
