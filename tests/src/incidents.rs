@@ -126,7 +126,7 @@ fn play(incident: &Incident, lab: &Lab, family: Family) -> Result<()> {
     let mut scene = Scene::new(lab, family)?;
     let truth = (incident.play)(&mut scene)?;
     let seen = scene.seen()?;
-    drop(writeln!(std::io::stderr().lock(), "         saw {}", truth::kinds(&seen.events)));
+    drop(writeln!(std::io::stderr().lock(), "saw: {}", truth::kinds(&seen.events)));
     let (wrong, unseen) = truth.judge(&seen);
     if !wrong.is_empty() {
         bail!("{}", wrong.join("\n"));

@@ -19,7 +19,7 @@ mod report;
 use report::{Column, Tally};
 
 /// Several times what a guest takes for all scenarios. Even if every guest hangs, the run ends with a report of it.
-const GUEST_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+const GUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -28,7 +28,10 @@ impl Tally {
         let counter = match outcome {
             Ok(()) => &self.served,
             Err(error) => match error.kind() {
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => &self.reset,
+                // Not connected any more is what a reset leaves to a late `shutdown()`.
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => {
+                    &self.reset
+                }
                 io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => &self.timed_out,
                 _ => return Err(io::Error::new(error.kind(), error.to_string()).into()),
             },

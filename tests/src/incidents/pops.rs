@@ -1,6 +1,6 @@
 //! Incident B: redis clients lose their connections, because the host of redis has no TIME_WAIT slots left.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
@@ -87,12 +87,14 @@ fn pooled(scene: &Scene<'_>, address: &str) -> Result<String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut client = scene.elsewhere().enter(|| command.spawn().context("starting redis-cli"))?;
     let mut input = client.stdin.take().context("redis-cli without an input")?;
+    let mut output = BufReader::new(client.stdout.take().context("redis-cli without an output")?);
+    let mut said = String::new();
     input.write_all(b"LPOP jobs\n")?;
+    output.read_line(&mut said)?;
     sleep(REST);
     input.write_all(b"LPOP jobs\n")?;
     drop(input);
-    let mut said = String::new();
-    client.stdout.take().context("redis-cli without an output")?.read_to_string(&mut said)?;
+    output.read_to_string(&mut said)?;
     client.stderr.take().context("redis-cli without an error output")?.read_to_string(&mut said)?;
     client.wait()?;
     Ok(said)
