@@ -110,14 +110,17 @@ pub(super) fn report(netns: &Netns, to: SocketAddr, stop: &AtomicBool) -> Result
     Ok(())
 }
 
-/// Fills the list that workers pop from.
+/// Fills the list that workers pop from, in one command.
 pub(super) fn push_jobs(netns: &Netns, to: SocketAddr, count: usize) -> Result<()> {
     let mut stream = connect(netns, to, PATIENCE)?.context("connecting to redis")?;
-    for _ in 0..count {
-        stream.write_all(b"RPUSH jobs job\r\n")?;
-        let answer = read_to(&mut stream, b"\r\n")?;
-        ensure!(answer.starts_with(b":"), "redis answered {}", String::from_utf8_lossy(&answer).trim());
-    }
+    let command = format!("RPUSH jobs{}\r\n", " job".repeat(count));
+    stream.write_all(command.as_bytes()).context("filling the list")?;
+    let answer = read_to(&mut stream, b"\r\n").context("redis's answer to a full list")?;
+    ensure!(
+        answer == format!(":{count}\r\n").as_bytes(),
+        "redis answered {}",
+        String::from_utf8_lossy(&answer)
+    );
     Ok(())
 }
 

@@ -16,7 +16,7 @@ const LIMIT: u64 = 50;
 const WORKERS: usize = 8;
 /// Longer than a delayed ACK: redis's FIN is acknowledged before the worker sends its own.
 const WORK: Duration = Duration::from_millis(70);
-const JOBS: usize = 20_000;
+const JOBS: usize = 5_000;
 const RESETS: u64 = 100;
 /// How often a client that keeps its connection comes back: later than redis closes it for being idle.
 const REST: Duration = Duration::from_millis(4000);
