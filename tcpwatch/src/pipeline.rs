@@ -5,6 +5,7 @@
 mod clock;
 mod leaks;
 mod run;
+mod standing;
 mod stop;
 
 use crate::cli::{Exit, WatchOptions};

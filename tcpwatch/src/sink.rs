@@ -13,7 +13,11 @@ pub trait Sink {
     /// Every hook is attached.
     fn start(&mut self, start: &Start) -> io::Result<()>;
     fn event(&mut self, event: &Event) -> io::Result<()>;
-    /// What the host looks like, before the first event. For sinks that judge it.
+    /// Whether it makes something of [`Self::standing`], which costs a look at every namespace.
+    fn judges(&self) -> bool {
+        false
+    }
+    /// What the host looks like, after `start` and again before `summary`.
     fn standing(&mut self, _all: &[Standing]) -> io::Result<()> {
         Ok(())
     }

@@ -56,6 +56,21 @@ pub struct Leak {
     pub before: Option<Before>,
     /// Descriptors that the process has, and how many it may have.
     pub descriptors: Option<(u64, u64)>,
+    /// How far the process has read; `None` where that is not seen.
+    pub unread: Option<Unread>,
+    /// The sockets.
+    pub flows: Vec<Flow>,
+}
+
+/// What a process made of the peers' last bytes, by socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// It read the end of file, so it knows that the peer closed.
+    pub read_to_the_end: u64,
+    /// It did not.
+    pub not_read: u64,
+    /// Payload that waits to be read.
+    pub bytes: u64,
 }
 
 /// An earlier look at the same process.
@@ -105,6 +120,8 @@ fn leak(sockets: &[&Held], now_ns: u64) -> Option<Leak> {
         peer_count,
         before: None,
         descriptors: None,
+        unread: None,
+        flows: sockets.iter().map(|one| one.flow).collect(),
     })
 }
 

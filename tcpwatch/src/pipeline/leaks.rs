@@ -1,11 +1,16 @@
 //! Looks for sockets left in CLOSE_WAIT, now and then.
 
 use super::clock::Clock;
-use crate::diagnose::leak::{self, Before, Held, Holder, Leak, Since};
+use super::standing::flow;
+use crate::diagnose::leak::{self, Before, Held, Holder, Leak, Since, Unread};
+use crate::host::descriptors::Descriptors;
+use crate::host::inet::{self, Waiting};
+use crate::host::{Host, netns};
 use crate::source::Live;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tcpwatch_common::filter::Filter;
+use tcpwatch_common::flow::Flow;
 use tcpwatch_common::owner::{Life, Step};
 
 /// Between two looks: a quarter of the time after which a socket counts, within these bounds. A look walks the table of the
@@ -23,17 +28,18 @@ struct Told {
 /// The watch over sockets in CLOSE_WAIT.
 #[derive(Debug)]
 pub(super) struct Leaks {
+    host: Host,
     filter: Filter,
     after: Duration,
     next: Instant,
-    /// In CLOSE_WAIT since before tcpwatch looked.
-    early: Vec<Held>,
+    /// In CLOSE_WAIT since before tcpwatch looked, by inode.
+    early: Vec<(u64, Held)>,
     told: HashMap<Holder, Told>,
 }
 
 impl Leaks {
-    pub(super) fn new(filter: Filter, after: Duration, early: Vec<Held>) -> Self {
-        Self { filter, after, next: Instant::now(), early, told: HashMap::new() }
+    pub(super) fn new(host: &Host, filter: Filter, after: Duration, early: Vec<(u64, Held)>) -> Self {
+        Self { host: host.clone(), filter, after, next: Instant::now(), early, told: HashMap::new() }
     }
 
     /// When it is time for a look: the leaks that are to be told now. One of each process, first when it is found and then
@@ -45,6 +51,8 @@ impl Leaks {
         }
         self.next = now + (self.after / 4).clamp(SOONEST, LATEST);
         let mono_ns = Clock::read().mono_ns;
+        let mut sockets = Sockets::default();
+        self.drop_closed(&mut sockets);
         let all = self.held(live);
         let after_ns = u64::try_from(self.after.as_nanos()).unwrap_or(u64::MAX);
         let leaks = leak::group(&all, mono_ns, after_ns);
@@ -56,10 +64,27 @@ impl Leaks {
                 continue;
             }
             leak.before = told.map(|told| told.before);
+            leak.descriptors = leak
+                .owner
+                .as_ref()
+                .and_then(|owner| Descriptors::of(&self.host.proc, owner.pid?))
+                .map(|descriptors| (u64::from(descriptors.used), descriptors.limit));
+            leak.unread = sockets.unread(&self.host, &leak);
             self.told.insert(holder, Told { before: Before { count: leak.count, at_ns: mono_ns }, at: now });
             due.push(leak);
         }
         due
+    }
+
+    /// Of the sockets that were there before tcpwatch, those that are not in CLOSE_WAIT any more.
+    fn drop_closed(&mut self, sockets: &mut Sockets) {
+        let spaces: HashSet<u32> = self.early.iter().map(|(_, held)| held.flow.netns).collect();
+        for netns in spaces {
+            // Where nothing is seen any more, nothing is claimed either.
+            let there: HashSet<u64> =
+                sockets.of(&self.host, netns).iter().map(|waiting| waiting.inode).collect();
+            self.early.retain(|(inode, held)| held.flow.netns != netns || there.contains(inode));
+        }
     }
 
     /// Every socket in CLOSE_WAIT that the filter admits.
@@ -69,6 +94,34 @@ impl Leaks {
             Some(Held { flow: life.flow, owner: life.memory.owner, since: Since::Exactly(since) })
         });
         let admitted = |held: &Held| self.filter.admits_owner(&held.flow, &held.owner);
-        self.early.iter().copied().chain(seen).filter(admitted).collect()
+        self.early.iter().map(|(_, held)| *held).chain(seen).filter(admitted).collect()
+    }
+}
+
+/// The sockets in CLOSE_WAIT as the kernel lists them now, by namespace; each is asked for once a look.
+#[derive(Default)]
+struct Sockets(BTreeMap<u32, Vec<Waiting>>);
+
+impl Sockets {
+    fn of(&mut self, host: &Host, netns: u32) -> &[Waiting] {
+        self.0.entry(netns).or_insert_with(|| {
+            let namespace = netns::list(host).into_iter().find(|namespace| namespace.inode == netns);
+            let view = namespace.and_then(|namespace| inet::look(host, &namespace).ok());
+            view.map_or_else(Vec::new, |view| view.sockets.close_wait)
+        })
+    }
+
+    /// How far the process has read its sockets.
+    fn unread(&mut self, host: &Host, leak: &Leak) -> Option<Unread> {
+        let flows: HashSet<&Flow> = leak.flows.iter().collect();
+        let mut sum = Unread::default();
+        for waiting in self.of(host, leak.netns) {
+            if flows.contains(&flow(waiting, leak.netns)) {
+                sum.read_to_the_end += u64::from(waiting.end_read);
+                sum.not_read += u64::from(!waiting.end_read);
+                sum.bytes += u64::from(waiting.unread);
+            }
+        }
+        (sum.read_to_the_end + sum.not_read > 0).then_some(sum)
     }
 }

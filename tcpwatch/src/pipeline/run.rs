@@ -6,6 +6,7 @@
 use super::clock::Clock;
 use super::is_closed_pipe;
 use super::leaks::Leaks;
+use super::standing;
 use super::stop::Stop;
 use crate::cli::{Attach, Exit, WatchOptions};
 use crate::decode::{Raw, decode};
@@ -26,6 +27,7 @@ use crate::sink::Sink;
 use crate::source::{Live, Settings};
 use anyhow::{Result, bail};
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tcpwatch_common::config::deliver;
@@ -72,6 +74,9 @@ pub(super) struct Run {
     forgotten: u64,
     /// `None`: leaks were not asked for.
     leaks: Option<Leaks>,
+    host: Host,
+    /// Who held what when tcpwatch started.
+    seed: seed::Seed,
 }
 
 impl Run {
@@ -119,18 +124,23 @@ impl Run {
             kernel: crate::kernel::release(),
             hooks: live.status().iter().map(status).collect(),
         };
-        let shown = sink.start(&start).and_then(|()| sink.flush());
-        if let Err(error) = shown.map_err(anyhow::Error::from)
-            && !is_closed_pipe(&error)
-        {
-            return Err(error.context(crate::CANNOT_WRITE));
+        let mut processes = Processes::new(host);
+        let wanted = options.deliver & deliver::LEAK != 0 || sink.judges();
+        let mut look = if wanted {
+            standing::look(host, &seed, options.filter.netns)
+        } else {
+            standing::Look::default()
+        };
+        for why in &look.unseen {
+            eprintln!("tcpwatch: {why}");
         }
-        Ok(Self {
+        name_owners(&mut look.standing, &mut processes);
+        let mut run = Self {
             sees_accepts: live.is_attached(hook::INET_CSK_ACCEPT),
             live,
             shape,
             symbols: Symbols::load(),
-            processes: Processes::new(host),
+            processes,
             books,
             started: Instant::now(),
             shown: 0,
@@ -144,8 +154,26 @@ impl Run {
             lately: Lately::default(),
             forgotten: 0,
             leaks: (options.deliver & deliver::LEAK != 0)
-                .then(|| Leaks::new(options.filter, options.close_wait_after, Vec::new())),
-        })
+                .then(|| Leaks::new(host, options.filter, options.close_wait_after, look.close_wait)),
+            host: host.clone(),
+            seed,
+        };
+        match run.greet(&start, &look.standing, sink) {
+            Err(error) if !is_closed_pipe(&error) && error.is::<io::Error>() => {
+                Err(error.context(crate::CANNOT_WRITE))
+            }
+            Err(error) if !is_closed_pipe(&error) => Err(error),
+            _ => Ok(run),
+        }
+    }
+
+    /// The first answer: what is attached, and what is wrong already.
+    fn greet(&mut self, start: &Start, standing: &[event::Standing], sink: &mut dyn Sink) -> Result<()> {
+        sink.start(start)?;
+        self.report_leaks(sink)?;
+        sink.standing(standing)?;
+        sink.flush()?;
+        Ok(())
     }
 
     pub(super) async fn watch(
@@ -357,6 +385,11 @@ impl Run {
         self.until = Clock::read().mono_ns;
         let explained = self.live.netns_counters();
         let reconciled = self.books.reconcile(&explained);
+        if sink.judges() {
+            let mut standing = standing::look(&self.host, &self.seed, options.filter.netns).standing;
+            name_owners(&mut standing, &mut self.processes);
+            sink.standing(&standing)?;
+        }
         let missed: BTreeMap<u8, u64> = self.live.missed().into_iter().collect();
         self.live.close()?;
         self.empty(options, sink)?;
@@ -424,6 +457,11 @@ fn complete(mut event: Event, processes: &mut Processes) -> Event {
         describe(owner, processes);
     }
     event
+}
+
+fn name_owners(all: &mut [event::Standing], processes: &mut Processes) {
+    let listeners = all.iter_mut().flat_map(|standing| &mut standing.listeners);
+    listeners.filter_map(|listener| listener.owner.as_mut()).for_each(|owner| describe(owner, processes));
 }
 
 fn describe(owner: &mut OwnerInfo, processes: &mut Processes) {

@@ -51,6 +51,10 @@ impl<W: Write> Sink for DiagnosisSink<W> {
         Ok(())
     }
 
+    fn judges(&self) -> bool {
+        true
+    }
+
     fn standing(&mut self, all: &[Standing]) -> io::Result<()> {
         self.collector.stand(all);
         if std::mem::replace(&mut self.answered, true) {

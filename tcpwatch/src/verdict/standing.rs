@@ -77,9 +77,15 @@ fn queue(standing: &Standing, listener: &ListenerStanding, verdicts: &mut Vec<Ve
         services: vec![place],
         why: vec!["connections wait there until the process calls accept()".to_owned()],
         evidence: vec![format!("{len} connections wait, the limit is {max}")],
-        fix: vec![
-            "see why the process does not accept (top, strace -p PID), then raise its backlog and net.core.somaxconn".to_owned(),
-        ],
+        fix: vec![format!(
+            "see why the process does not accept (`top`, `strace -f -p {}`), then raise its backlog and \
+             net.core.somaxconn",
+            listener
+                .owner
+                .as_ref()
+                .and_then(|owner| owner.pid)
+                .map_or_else(|| "PID".to_owned(), |pid| pid.to_string())
+        )],
         ..found("accept-queue-full", standing, title)
     });
 }

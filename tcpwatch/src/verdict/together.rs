@@ -97,10 +97,14 @@ pub(super) fn join(mut verdicts: Vec<Verdict>) -> Vec<Verdict> {
         };
         let queue = verdicts.remove(at);
         let who = super::group::names(&leak.who);
+        let clients = match queue.count {
+            0 => "nobody accepts those that wait".to_owned(),
+            1 => "a client was turned away".to_owned(),
+            count => format!("{count} times a client was turned away"),
+        };
         leak.title = format!(
-            "{who} has stopped working on its connections: {} that the peer closed are left open, and {} clients were \
-             turned away",
-            leak.count, queue.count
+            "{who} has stopped working on its connections: {} that the peer closed are left open, and {clients}",
+            leak.count
         );
         leak.why.push(format!(
             "it neither closes what its peers closed nor accepts what waits, so its accept queue is full: {}",
@@ -110,6 +114,8 @@ pub(super) fn join(mut verdicts: Vec<Verdict>) -> Vec<Verdict> {
         leak.count += queue.count;
         leak.harm = Harm::Refused;
         leak.evidence.extend(queue.evidence);
+        // Said better now.
+        leak.fix.retain(|fix| !fix.contains("/task/*/stack"));
         leak.fix.insert(0, stuck(&leak));
         leak.fix.extend(queue.fix);
         leak.services = queue.services;

@@ -3,7 +3,7 @@
 use super::evidence::span;
 use super::{Harm, Spec};
 use crate::diagnose::cause::{NOBODY, Verdict, name_owner};
-use crate::diagnose::leak::Leak;
+use crate::diagnose::leak::{Leak, Unread};
 use crate::event::{Cause, Certainty, EventKind};
 
 pub(super) const CAUSES: &[Spec] = &[CLOSE_WAIT_LEAK];
@@ -43,8 +43,10 @@ pub(in crate::diagnose) fn leaked(leak: &Leak, now_ns: u64) -> Cause {
     Verdict::likely()
         .with([age])
         .with(peers(leak))
+        .with(unread(leak))
         .with(growth(leak, now_ns))
         .with(descriptors(leak))
+        .fix(remedy(leak))
         .say(&CLOSE_WAIT_LEAK, summary)
 }
 
@@ -59,6 +61,40 @@ fn peers(leak: &Leak) -> Option<String> {
         more => format!(", and {more} more"),
     };
     Some(format!("closed by {}{rest}", named.join(", ")))
+}
+
+/// Whether the process knows that its peers closed.
+fn unread(leak: &Leak) -> Option<String> {
+    let Unread { read_to_the_end: read, not_read, bytes } = leak.unread?;
+    Some(match (read, not_read) {
+        (_, 0) => "it has read the end of file of all of them, so it knows, and does not close".to_owned(),
+        (0, _) => format!(
+            "it has not read to the end of any of them, {bytes} bytes wait: it does not look at them any more"
+        ),
+        _ => format!(
+            "of {read} it has read the end of file and does not close; of {not_read} it has not, {bytes} bytes wait there"
+        ),
+    })
+}
+
+/// By whether it forgot to close, or does not work at all.
+fn remedy(leak: &Leak) -> Option<String> {
+    let Unread { read_to_the_end: read, not_read, .. } = leak.unread?;
+    let pid = leak
+        .owner
+        .as_ref()
+        .and_then(|owner| owner.pid)
+        .map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
+    Some(if read >= not_read {
+        "correct the application: where read() returns 0 it must close the descriptor, on every path (errors, timeouts, pools); \
+         a restart helps until then"
+            .to_owned()
+    } else {
+        format!(
+            "the process does not read: see what its threads wait for (`cat /proc/{pid}/task/*/stack`, `gdb -p {pid} -batch -ex \
+             'thread apply all bt'`), usually a lock, a full pool or a backend without timeout; a restart frees the sockets"
+        )
+    })
 }
 
 /// What became of the figure since it was told last.

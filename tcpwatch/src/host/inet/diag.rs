@@ -9,6 +9,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -119,7 +120,7 @@ fn request(family: u8, sequence: u32) -> Vec<u8> {
     let request = InetRequest {
         family,
         protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
+        extensions: ExtensionFlags::INFO,
         states: states(),
         socket_id,
     };
@@ -189,7 +190,16 @@ fn row(socket: &InetResponse) -> Row {
         uid: header.uid,
         receive: header.recv_queue,
         send: Some(header.send_queue),
+        quiet_ms: socket.nlas.iter().find_map(quiet),
     }
+}
+
+/// `tcpi_last_ack_recv` of `struct tcp_info`: milliseconds since a segment came that acknowledges, as all but a SYN do.
+fn quiet(nla: &Nla) -> Option<u32> {
+    const LAST_ACK_RECV: usize = 56;
+    let Nla::TcpInfo(info) = nla else { return None };
+    let bytes = info.get(LAST_ACK_RECV..LAST_ACK_RECV + size_of::<u32>())?;
+    bytes.try_into().ok().map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]

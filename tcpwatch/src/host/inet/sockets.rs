@@ -67,6 +67,8 @@ pub struct Waiting {
     pub unread: u32,
     /// The process has read the end too, so it knows that the peer closed.
     pub end_read: bool,
+    /// Milliseconds since the last segment came from the peer: it closed no later than that. `None` from `/proc`.
+    pub quiet_ms: Option<u32>,
 }
 
 /// The half-open requests of a port.
@@ -148,7 +150,8 @@ impl List {
                 if self.close_wait.len() < KEPT {
                     // The peer's FIN counts as one byte until it is read.
                     let (unread, end_read) = (row.receive.saturating_sub(1), row.receive == 0);
-                    self.close_wait.push(Waiting { local, remote, inode, uid, unread, end_read });
+                    let quiet_ms = row.quiet_ms;
+                    self.close_wait.push(Waiting { local, remote, inode, uid, unread, end_read, quiet_ms });
                 }
                 &mut self.counts.close_wait
             }

@@ -18,6 +18,8 @@ pub(crate) struct Row {
     pub(crate) uid: u32,
     /// Of a listener: connections in its accept queue; else bytes that were not read yet.
     pub(crate) receive: u32,
+    /// Milliseconds since the last segment came; `None` where that is not told.
+    pub(crate) quiet_ms: Option<u32>,
     /// Of a listener: the limit of its accept queue; else bytes that were not acknowledged yet. The tables do not show it
     /// for listeners.
     pub(crate) send: Option<u32>,
@@ -42,6 +44,7 @@ impl Row {
             inode,
             uid,
             receive: u32::try_from(number(receive, 16)?).ok()?,
+            quiet_ms: None,
             send: (state != tcpwatch_common::state::LISTEN).then_some(send),
         })
     }

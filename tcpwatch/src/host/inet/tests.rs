@@ -74,8 +74,15 @@ fn a_namespace_that_cannot_be_entered_is_read_from_its_tables() {
     let ssh = Endpoint { addr: "::1".parse().unwrap(), port: 22 };
     assert_eq!(sockets.listeners, [listener, Listener { local: ssh, inode: 705, len: 0, ..listener }]);
     let peer = |last, port| Endpoint { addr: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)), port };
-    let orphan =
-        Waiting { local: local(8080), remote: peer(1, 49153), inode: 0, uid: 33, unread: 0, end_read: false };
+    let orphan = Waiting {
+        local: local(8080),
+        remote: peer(1, 49153),
+        inode: 0,
+        uid: 33,
+        unread: 0,
+        end_read: false,
+        quiet_ms: None,
+    };
     let held = Waiting { local: local(8081), remote: peer(1, 80), inode: 704, end_read: true, ..orphan };
     assert_eq!(sockets.close_wait, [orphan, held]);
     assert_eq!(sockets.half_open, [HalfOpen { port: 8080, requests: 3, remotes: 2, at_least: false }]);

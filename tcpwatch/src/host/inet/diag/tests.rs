@@ -61,6 +61,7 @@ fn a_listener_shows_its_queue_and_its_limit() {
         uid: 0,
         receive: 1,
         send: Some(3),
+        quiet_ms: None,
     };
     assert_eq!(rows, [listener]);
 }
