@@ -78,7 +78,24 @@ fn doctor(options: &DoctorOptions, host: &Host) -> Result<Exit> {
     };
     let settings = Settings { deliver: u32::MAX, ..Settings::default() };
     match Shape::load(options.btf.as_deref()).and_then(|shape| Live::start(&shape, &settings)) {
-        Ok(live) => report.hooks = live.status().to_vec(),
+        Ok(live) => {
+            report.hooks = live.status().to_vec();
+            let sizes = live.sizes();
+            report.findings.push(Finding {
+                what: format!(
+                    "a run takes {} MiB of kernel memory: {} live sockets (--sockets), {} ended connections (--ended), a ring \
+                     buffer of {} MiB (--buffer)",
+                    (sizes.memory() + u64::from(settings.buffer)) >> 20,
+                    sizes.sockets,
+                    sizes.ended,
+                    settings.buffer >> 20
+                ),
+                ok: true,
+                fatal: false,
+                effect: String::new(),
+                hint: String::new(),
+            });
+        }
         // A finding that is fatal explains it better than the error does.
         Err(_) if preflight::is_hopeless(&report.findings) => {}
         Err(error) => {

@@ -1,6 +1,7 @@
 //! What happened lately around an event, on its listener and in its namespace: kept while records pass, handed to the rules
 //! as values. No clock: the records carry the time.
 
+use crate::host::inet::Settings;
 use std::collections::{HashMap, HashSet};
 use tcpwatch_common::flow::PortKey;
 use tcpwatch_common::record::{Record, TimeWait, flag, kind, passed};
@@ -52,6 +53,8 @@ pub struct Around {
     pub since_ns: u64,
     /// Ended connections that had to make room for others.
     pub forgotten: u64,
+    /// Of the record's namespace, some seconds old at most; every one `None` where they are not to be had.
+    pub settings: Settings,
 }
 
 /// Everything that is kept.

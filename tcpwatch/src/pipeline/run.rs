@@ -16,6 +16,7 @@ use crate::event::{
     self, CauseCount, Event, HookBooks, Lost, OwnerInfo, Reconciliation, Start, Summary, Tables,
 };
 use crate::host::books::Books;
+use crate::host::inet;
 use crate::host::preflight::{self, HookStatus};
 use crate::host::process::Processes;
 use crate::host::{Host, seed};
@@ -74,6 +75,8 @@ pub(super) struct Run {
     forgotten: u64,
     /// `None`: leaks were not asked for.
     leaks: Option<Leaks>,
+    /// Settings of the namespaces that have events.
+    settings: inet::Cache,
     host: Host,
     /// Who held what when tcpwatch started.
     seed: seed::Seed,
@@ -155,6 +158,7 @@ impl Run {
             forgotten: 0,
             leaks: (options.deliver & deliver::LEAK != 0)
                 .then(|| Leaks::new(host, options.filter, options.close_wait_after, look.close_wait)),
+            settings: inet::Cache::new(host),
             host: host.clone(),
             seed,
         };
@@ -229,6 +233,7 @@ impl Run {
             sees_accepts,
             since,
             forgotten,
+            settings,
             ..
         } = self;
         let clock = Clock::read();
@@ -269,7 +274,9 @@ impl Run {
                 }
                 Ok(Raw::Event(record)) => {
                     lately.note(&record);
-                    let around = lately.around(&record, &meaning.around);
+                    let resident = (record.present.owner.pid != 0).then_some(record.present.owner.pid);
+                    let settings = settings.settings(record.flow.netns, resident).unwrap_or_default();
+                    let around = Around { settings, ..lately.around(&record, &meaning.around) };
                     match diagnose::interpret(&record, &Meaning { around, ..meaning }) {
                         Some(event) => event,
                         None => {

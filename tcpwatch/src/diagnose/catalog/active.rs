@@ -349,8 +349,20 @@ fn keepalive(facts: &Facts<'_>) -> Option<Verdict> {
     Some(
         Verdict::new(certainty)
             .with(["keepalive probes went unanswered".to_owned(), format!("in state {}", facts.began_name())])
+            .with(keepalive_settings(facts))
             .with(age(facts)),
     )
+}
+
+/// When the kernel probes, unless the socket's own options say otherwise.
+fn keepalive_settings(facts: &Facts<'_>) -> Option<String> {
+    let settings = &facts.around.settings;
+    let (time, interval, probes) =
+        (settings.tcp_keepalive_time?, settings.tcp_keepalive_intvl?, settings.tcp_keepalive_probes?);
+    Some(format!(
+        "net.ipv4.tcp_keepalive_time={time}, tcp_keepalive_intvl={interval}, tcp_keepalive_probes={probes}, unless the \
+         socket's own options (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT) say otherwise"
+    ))
 }
 
 fn orphan_timeout(facts: &Facts<'_>) -> Option<Verdict> {
@@ -412,7 +424,9 @@ fn orphan_limit(facts: &Facts<'_>) -> Option<Verdict> {
     match memory(facts)? {
         (Memory::Full(_), _) => None,
         (Memory::Free(pages), asked) => {
-            Some(Verdict::new(asked).with([format!("{pages}, so it was net.ipv4.tcp_max_orphans")]))
+            let limit =
+                facts.around.settings.tcp_max_orphans.map_or_else(String::new, |limit| format!("={limit}"));
+            Some(Verdict::new(asked).with([format!("{pages}, so it was net.ipv4.tcp_max_orphans{limit}")]))
         }
         (Memory::Unread, _) => Some(
             Verdict::possible().with([

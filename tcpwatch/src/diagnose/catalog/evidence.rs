@@ -93,6 +93,11 @@ pub(super) fn horizon(facts: &Facts<'_>) -> String {
     }
 }
 
+/// A setting of the namespace as `sysctl` shows it.
+pub(super) fn setting(name: &str, value: Option<u32>) -> Option<String> {
+    value.map(|value| format!("net.ipv4.{name}={value}"))
+}
+
 /// What the connection carried.
 pub(super) fn carried(memory: &Memory) -> Option<String> {
     let (received, sent) = (memory.bytes_received, memory.bytes_sent);

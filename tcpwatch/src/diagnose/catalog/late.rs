@@ -1,7 +1,7 @@
 //! Segments for a connection that is no more: how it ended says why they draw an RST.
 
 use super::evidence::{
-    carried, errno, life, raise_tw_buckets, refusals, segment, since, span, table, timewait,
+    carried, errno, life, raise_tw_buckets, refusals, segment, setting, since, span, table, timewait,
 };
 use super::{Harm, RST_SENT, Spec};
 use crate::diagnose::cause::{Facts, Verdict, name_owner};
@@ -140,6 +140,7 @@ fn fin_wait2_timeout(facts: &Facts<'_>) -> Option<Verdict> {
     Some(
         at_best(facts, certainty)
             .with([what])
+            .with(setting("tcp_fin_timeout", facts.around.settings.tcp_fin_timeout))
             .with(closed(facts, past))
             .with(carried(past))
             .with([segment(facts)]),
@@ -155,7 +156,14 @@ fn connection_timed_out(facts: &Facts<'_>) -> Option<Verdict> {
         ago(facts, past),
         if past.error == 0 { String::new() } else { format!(", with {}", errno(past.error)) }
     );
-    Some(at_best(facts, certainty).with([went]).with(tried(past)).with(carried(past)).with([segment(facts)]))
+    Some(
+        at_best(facts, certainty)
+            .with([went])
+            .with(tried(past))
+            .with(setting("tcp_retries2", facts.around.settings.tcp_retries2))
+            .with(carried(past))
+            .with([segment(facts)]),
+    )
 }
 
 /// The kernel gave the connection up: how sure that is.
