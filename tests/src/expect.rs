@@ -103,8 +103,7 @@ impl Expect {
         let causes = match state {
             "SYN_SENT" => vec!["connection-refused"],
             "NEW_SYN_RECV" | "SYN_RECV" => vec!["reset-in-handshake"],
-            "CLOSE_WAIT" => vec!["reset-after-peer-close"],
-            "LAST_ACK" | "CLOSING" => vec!["reset-after-peer-close", "reset-by-peer"],
+            "CLOSE_WAIT" | "LAST_ACK" | "CLOSING" => vec!["reset-after-peer-close"],
             "TIME_WAIT" => vec!["reset-in-time-wait"],
             _ => vec!["reset-by-peer"],
         };

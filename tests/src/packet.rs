@@ -28,18 +28,28 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The value field of the timestamps option, if the segment has one.
-    pub fn timestamp(&self) -> Option<u32> {
+    /// What the first option of this kind holds behind its length.
+    pub fn option(&self, wanted: u8) -> Option<&[u8]> {
         let mut rest = self.options.as_slice();
         while let Some((&kind, tail)) = rest.split_first() {
             match kind {
                 0 => return None,
                 1 => rest = tail,
-                8 => return Some(u32::from_be_bytes(tail.get(1..5)?.try_into().ok()?)),
-                _ => rest = rest.get(usize::from(*tail.first()?).max(2)..)?,
+                _ => {
+                    let len = usize::from(*tail.first()?).max(2);
+                    if kind == wanted {
+                        return rest.get(2..len);
+                    }
+                    rest = rest.get(len..)?;
+                }
             }
         }
         None
+    }
+
+    /// The value field of the timestamps option, if the segment has one.
+    pub fn timestamp(&self) -> Option<u32> {
+        Some(u32::from_be_bytes(self.option(8)?.get(..4)?.try_into().ok()?))
     }
 
     /// Sequence numbers that the segment takes.

@@ -183,7 +183,10 @@ fn play(part: &Part, gate: &Gate) -> Played {
                 return Err(error.context("setting the stage"));
             }
         };
-        let outcome = (part.scenario.play)(&mut stage).and_then(|()| stage.settle());
+        let outcome = (part.scenario.play)(&mut stage).and_then(|()| {
+            stage.hold_causes(part.scenario.causes)?;
+            stage.settle()
+        });
         let outcome = outcome.map_err(|error| match error.downcast::<NotHere>() {
             Ok(lack) => lack.into(),
             Err(error) => anyhow::anyhow!("{error:#}; {}", stage.books().unwrap_or_default()),

@@ -1,5 +1,6 @@
 //! The stage of one scenario: its namespaces, its actors, what it expects, and the waiting for it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -113,6 +114,8 @@ pub struct Stage<'a> {
     early: bool,
     actors: Vec<Actor>,
     pub expects: Vec<Expect>,
+    /// Causes that kernels unlike this one lead to.
+    others: Vec<&'static str>,
     counters: Vec<(Side, &'static str, u64)>,
     before: [Counters; 2],
     /// Kernel time from which on events are ours.
@@ -123,8 +126,9 @@ impl<'a> Stage<'a> {
     pub fn new(family: Family, gate: &'a Gate, early: bool) -> Result<Self> {
         let pair = Pair::new()?;
         let before = [pair.server.counters()?, pair.client.counters()?];
-        let (actors, expects, counters) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { family, pair, gate, early, actors, expects, counters, before, since: sys::monotonic_ns() })
+        let (actors, expects, others, counters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let since = sys::monotonic_ns();
+        Ok(Self { family, pair, gate, early, actors, expects, others, counters, before, since })
     }
 
     /// From here on tcpwatch watches; what came before it has not seen. Only for early scenarios.
@@ -255,6 +259,24 @@ impl<'a> Stage<'a> {
 
     pub fn expect(&mut self, expect: Expect) {
         self.expects.push(expect);
+    }
+
+    /// Other kernels do something else, for which these causes are named.
+    pub fn others_name(&mut self, causes: &[&'static str]) {
+        self.others.extend(causes);
+    }
+
+    /// Holds the causes that the scenario declares against those that it came to expect. Where several would do, or
+    /// an event may be missing, none is sure to have been provoked.
+    pub fn hold_causes(&self, declared: &[&'static str]) -> Result<()> {
+        let sure = self.expects.iter().filter(|one| *one.times.start() > 0 && one.causes.len() == 1);
+        let expected: BTreeSet<&str> =
+            sure.flat_map(|one| &one.causes).chain(&self.others).copied().collect();
+        let declared: BTreeSet<&str> = declared.iter().copied().collect();
+        if expected != declared {
+            bail!("it declares the causes {declared:?}, and expects {expected:?}");
+        }
+        Ok(())
     }
 
     /// The RST of the server reaches the client's socket, which is in this state.

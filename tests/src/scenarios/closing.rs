@@ -7,40 +7,110 @@ use crate::expect::{Expect, Side};
 use crate::stage::{PORT, Stage, not_here};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario("closed-port", "connect to a port where nobody listens", PLAIN, closed_port),
-    scenario("close-unread", "close with unread data", ALL, close_unread),
+    scenario(
+        "closed-port",
+        "connect to a port where nobody listens",
+        PLAIN,
+        &["closed-port", "connection-refused"],
+        closed_port,
+    ),
+    scenario(
+        "close-unread",
+        "close with unread data",
+        ALL,
+        &["close-with-unread-data", "reset-by-peer"],
+        close_unread,
+    ),
     scenario(
         "close-unread-close-wait",
         "close with unread data after the peer closed",
         PLAIN,
+        &["close-with-unread-data"],
         unread_close_wait,
     ),
-    scenario("sigkill-unread", "a killed process leaves unread data", PLAIN, sigkill_unread),
-    scenario("linger-zero", "close with SO_LINGER 0", ALL, linger_zero),
+    scenario(
+        "sigkill-unread",
+        "a killed process leaves unread data",
+        PLAIN,
+        &["close-with-unread-data", "reset-by-peer"],
+        sigkill_unread,
+    ),
+    scenario("linger-zero", "close with SO_LINGER 0", ALL, &["linger-zero", "reset-by-peer"], linger_zero),
     scenario(
         "linger-zero-close-wait",
         "close with SO_LINGER 0 after the peer closed",
         PLAIN,
+        &["linger-zero"],
         linger_close_wait,
     ),
-    scenario("linger-zero-last-ack", "SO_LINGER 0 in LAST_ACK with unsent data", PLAIN, linger_last_ack),
-    scenario("disconnect", "connect to AF_UNSPEC on a connected socket", PLAIN, disconnect),
-    scenario("linger2-fin-wait2", "TCP_LINGER2 -1, close in FIN_WAIT2", PLAIN, linger2_fin_wait2),
-    scenario("linger2-established", "TCP_LINGER2 -1, close from ESTABLISHED", PLAIN, linger2_established),
-    scenario("ss-kill", "`ss -K` destroys an established socket", PLAIN, ss_kill),
-    scenario("listener-closed", "close a listener with three connections waiting", ALL, listener_closed),
-    scenario("listener-sigkill", "kill a listener's process, connections waiting", PLAIN, listener_sigkill),
+    scenario(
+        "linger-zero-last-ack",
+        "SO_LINGER 0 in LAST_ACK with unsent data",
+        PLAIN,
+        &["linger-zero"],
+        linger_last_ack,
+    ),
+    scenario(
+        "disconnect",
+        "connect to AF_UNSPEC on a connected socket",
+        PLAIN,
+        &["disconnect", "reset-by-peer"],
+        disconnect,
+    ),
+    scenario(
+        "linger2-fin-wait2",
+        "TCP_LINGER2 -1, close in FIN_WAIT2",
+        PLAIN,
+        &["linger2-abort", "reset-after-peer-close"],
+        linger2_fin_wait2,
+    ),
+    scenario(
+        "linger2-established",
+        "TCP_LINGER2 -1, close from ESTABLISHED",
+        PLAIN,
+        &["linger2-abort", "reset-after-peer-close"],
+        linger2_established,
+    ),
+    scenario(
+        "ss-kill",
+        "`ss -K` destroys an established socket",
+        PLAIN,
+        &["reset-by-peer", "socket-destroyed"],
+        ss_kill,
+    ),
+    scenario(
+        "listener-closed",
+        "close a listener with three connections waiting",
+        ALL,
+        &["listener-closed", "reset-by-peer"],
+        listener_closed,
+    ),
+    scenario(
+        "listener-sigkill",
+        "kill a listener's process, connections waiting",
+        PLAIN,
+        &["listener-closed", "reset-by-peer"],
+        listener_sigkill,
+    ),
     scenario(
         "ss-kill-listener",
         "`ss -K` destroys a listener with connections waiting",
         PLAIN,
+        &["listener-closed", "reset-by-peer"],
         ss_kill_listener,
     ),
-    scenario("keepalive-timeout", "keepalive probes stay unanswered", PLAIN, keepalive_timeout),
+    scenario(
+        "keepalive-timeout",
+        "keepalive probes stay unanswered",
+        PLAIN,
+        &["keepalive-timeout", "reset-by-peer"],
+        keepalive_timeout,
+    ),
     scenario(
         "keepalive-user-timeout",
         "TCP_USER_TIMEOUT ends the keepalive probes",
         PLAIN,
+        &["keepalive-timeout", "reset-by-peer"],
         keepalive_user_timeout,
     ),
 ];
@@ -183,7 +253,7 @@ fn linger_last_ack(s: &mut Stage) -> Result<()> {
             .state("LAST_ACK")
             .owner(&srv)
             .reason("TCP_DISCONNECT_WITH_DATA")
-            .causes(&["linger-zero", "disconnect"])
+            .cause("linger-zero")
             .site(&["tcp_disconnect"]),
     );
     Ok(())
@@ -335,7 +405,7 @@ fn ss_kill_listener(s: &mut Stage) -> Result<()> {
     if s.state(Side::Server, PORT, 0)?.is_some() {
         return Err(not_here("`ss -K` did nothing (INET_DIAG_DESTROY is off)"));
     }
-    waiting.expect_resets(s, &["listener-closed", "socket-destroyed"])
+    waiting.expect_resets(s, &["listener-closed"])
 }
 
 fn keepalive(s: &mut Stage, probes: i32, user_timeout: Option<i32>) -> Result<()> {

@@ -9,17 +9,33 @@ use crate::expect::{Expect, Side};
 use crate::stage::Stage;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    global("orphan-limit", "close a connection when tcp_max_orphans is exceeded", orphan_limit),
+    global(
+        "orphan-limit",
+        "close a connection when tcp_max_orphans is exceeded",
+        &["orphan-limit"],
+        orphan_limit,
+    ),
     global(
         "orphan-limit-timer",
         "retransmit as an orphan when tcp_max_orphans is exceeded",
+        &["orphan-limit"],
         orphan_limit_timer,
     ),
-    global("out-of-memory", "close a connection with queued data when tcp_mem is exceeded", out_of_memory),
+    global(
+        "out-of-memory",
+        "close a connection with queued data when tcp_mem is exceeded",
+        &["out-of-memory"],
+        out_of_memory,
+    ),
 ];
 
-const fn global(name: &'static str, about: &'static str, play: fn(&mut Stage) -> Result<()>) -> Scenario {
-    Scenario { name, about, families: PLAIN, when: When::Global, play }
+const fn global(
+    name: &'static str,
+    about: &'static str,
+    causes: &'static [&'static str],
+    play: fn(&mut Stage) -> Result<()>,
+) -> Scenario {
+    Scenario { name, about, families: PLAIN, when: When::Global, causes, play }
 }
 
 /// A setting of the machine that goes back to what it was, whatever happens.

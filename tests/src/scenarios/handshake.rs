@@ -15,27 +15,63 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "syn-in-handshake",
         "a second SYN, with another number, meets a half-open request",
         ALL,
+        &["syn-in-handshake"],
         second_syn,
     ),
-    scenario("bad-last-ack", "the last ACK of a handshake has an impossible number", PLAIN, bad_last_ack),
-    scenario("bad-synack", "SYN_SENT gets a SYN-ACK with an impossible number", ALL, bad_synack),
+    scenario(
+        "bad-last-ack",
+        "the last ACK of a handshake has an impossible number",
+        PLAIN,
+        &["stray-segment-to-listener"],
+        bad_last_ack,
+    ),
+    scenario(
+        "bad-synack",
+        "SYN_SENT gets a SYN-ACK with an impossible number",
+        ALL,
+        &["bad-handshake-ack"],
+        bad_synack,
+    ),
     scenario(
         "bad-synack-timestamp",
         "SYN_SENT gets a SYN-ACK that echoes a timestamp never sent",
         PLAIN,
+        &["bad-handshake-ack"],
         bad_timestamp,
     ),
     scenario(
         "bad-ack-syn-recv",
         "simultaneous open, then an ACK of what was never sent",
         PLAIN,
+        &["bad-handshake-ack"],
         bad_simultaneous,
     ),
-    scenario("forgotten-connect", "a SYN-ACK for a connect that was closed", ALL, forgotten_close),
+    scenario(
+        "fastopen-second-syn",
+        "another SYN meets the child of TCP fast open",
+        PLAIN,
+        &["syn-in-handshake"],
+        fast_open_syn,
+    ),
+    scenario(
+        "fastopen-bad-ack",
+        "the child of TCP fast open gets an ACK of what was never sent",
+        PLAIN,
+        &["bad-handshake-ack"],
+        fast_open_ack,
+    ),
+    scenario(
+        "forgotten-connect",
+        "a SYN-ACK for a connect that was closed",
+        ALL,
+        &["forgotten-connect"],
+        forgotten_close,
+    ),
     scenario(
         "forgotten-connect-killed",
         "a SYN-ACK for a connect whose process was killed",
         PLAIN,
+        &["forgotten-connect"],
         forgotten_kill,
     ),
 ];
@@ -75,7 +111,7 @@ fn bad_last_ack(s: &mut Stage) -> Result<()> {
             .states(&["LISTEN", "NEW_SYN_RECV"])
             .owner(&srv)
             .reason("TCP_FLAGS")
-            .causes(&["bad-handshake-ack", "stray-segment-to-listener"]),
+            .cause("stray-segment-to-listener"),
     );
     Ok(())
 }
@@ -122,6 +158,49 @@ fn bad_simultaneous(s: &mut Stage) -> Result<()> {
     raw.ack = raw.ack.wrapping_add(1000);
     raw.inject(&raw.segment(ACK, 0))?;
     expect_bad(s, &con, &raw, "SYN_RECV", "TCP_ACK_UNSENT_DATA")
+}
+
+/// A SYN with data, which a listener takes without a cookie: the child is a full socket at once, in SYN_RECV.
+fn fast_open(s: &mut Stage) -> Result<(Actor, Raw)> {
+    const SERVER: u32 = 2;
+    const WITHOUT_COOKIE: u32 = 0x200;
+    const EVERY_LISTENER: u32 = 0x400;
+    let bits = SERVER | WITHOUT_COOKIE | EVERY_LISTENER;
+    s.pair.server.sysctl("ipv4/tcp_fastopen", &bits.to_string())?;
+    let srv = s.server("srv")?;
+    let listener = s.listener(&srv, PORT, 16)?;
+    let mut raw = s.raw(0)?;
+    raw.send(SYN, 10)?;
+    let all = raw.seq;
+    let answer =
+        raw.expect("SYN-ACK of the data", |seen| seen.flags & (SYN | ACK) == SYN | ACK && seen.ack == all)?;
+    raw.ack = answer.seq.wrapping_add(1);
+    s.wait_queue(&srv, listener, 1)?;
+    s.counts(Side::Server, "TCPFastOpenPassive", 1);
+    Ok((srv, raw))
+}
+
+fn fast_open_syn(s: &mut Stage) -> Result<()> {
+    let (srv, mut raw) = fast_open(s)?;
+    raw.seq = raw.seq.wrapping_add(5);
+    raw.inject(&raw.segment(SYN, 0))?;
+    raw.take_rst()?;
+    s.expect(
+        Expect::rst_sent(raw.peer, raw.me)
+            .state("SYN_RECV")
+            .owner(&srv)
+            .reason("INVALID_SYN")
+            .cause("syn-in-handshake")
+            .site(&["tcp_check_req"]),
+    );
+    Ok(())
+}
+
+fn fast_open_ack(s: &mut Stage) -> Result<()> {
+    let (srv, mut raw) = fast_open(s)?;
+    raw.ack = raw.ack.wrapping_add(1000);
+    raw.inject(&raw.segment(ACK, 0))?;
+    expect_bad(s, &srv, &raw, "SYN_RECV", "TCP_ACK_UNSENT_DATA")
 }
 
 fn forgotten(s: &mut Stage, end: impl FnOnce(&Actor, i32) -> Result<()>) -> Result<()> {

@@ -14,51 +14,100 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "data-after-close",
         "data for a closed socket that waits in FIN_WAIT2 (minisock)",
         ALL,
+        &["data-after-close", "reset-after-peer-close"],
         after_close,
     ),
     scenario(
         "data-after-close-full",
         "the same with tcp_fin_timeout 120: a full orphan",
         PLAIN,
+        &["data-after-close", "reset-after-peer-close"],
         after_close_full,
     ),
-    scenario("data-after-shutdown", "data after shutdown(SHUT_RDWR), socket still held", ALL, after_shutdown),
-    scenario("data-with-last-ack", "data in the segment that acknowledges our FIN", PLAIN, with_last_ack),
-    scenario("syn-at-fin-wait2", "a new SYN meets a FIN_WAIT2 minisock", PLAIN, syn_at_fin_wait2),
+    scenario(
+        "data-after-shutdown",
+        "data after shutdown(SHUT_RDWR), socket still held",
+        ALL,
+        &["data-after-close", "reset-after-peer-close"],
+        after_shutdown,
+    ),
+    scenario(
+        "data-with-last-ack",
+        "data in the segment that acknowledges our FIN",
+        PLAIN,
+        &["data-after-close"],
+        with_last_ack,
+    ),
+    scenario(
+        "syn-at-fin-wait2",
+        "a new SYN meets a FIN_WAIT2 minisock",
+        PLAIN,
+        &["data-after-close"],
+        syn_at_fin_wait2,
+    ),
     scenario(
         "tw-refused-server",
         "TIME_WAIT table full, the server closes, listener still there",
         ALL,
+        &["reset-after-peer-close", "tw-bucket-overflow"],
         refused_server,
     ),
     scenario(
         "tw-refused-worker",
         "the same, and a worker had accepted the connection",
         PLAIN,
+        &["reset-after-peer-close", "tw-bucket-overflow"],
         refused_worker,
     ),
     scenario(
         "tw-refused-client",
         "TIME_WAIT table full, the client closes: nobody listens",
         PLAIN,
+        &["reset-after-peer-close", "tw-bucket-overflow"],
         refused_client,
     ),
     scenario(
         "fin-wait2-expired",
         "data after FIN_WAIT2 timed out, listener still there",
         PLAIN,
+        &["fin-wait2-timeout", "reset-after-peer-close"],
         fin_wait2_listener,
     ),
-    scenario("fin-wait2-expired-nobody", "the same after the listener is gone", PLAIN, fin_wait2_nobody),
-    scenario("orphan-timeout", "orphan's FIN_WAIT2 timer with nothing to wait for", PLAIN, orphan_timeout),
+    scenario(
+        "fin-wait2-expired-nobody",
+        "the same after the listener is gone",
+        PLAIN,
+        &["fin-wait2-timeout", "reset-after-peer-close"],
+        fin_wait2_nobody,
+    ),
+    scenario(
+        "orphan-timeout",
+        "orphan's FIN_WAIT2 timer with nothing to wait for",
+        PLAIN,
+        &["orphan-timeout", "reset-after-peer-close"],
+        orphan_timeout,
+    ),
     scenario(
         "user-timeout",
         "TCP_USER_TIMEOUT kills in silence, late data meets the listener",
         PLAIN,
+        &["connection-timed-out", "reset-by-peer"],
         user_timeout,
     ),
-    scenario("user-timeout-nobody", "the same after the listener is gone", PLAIN, user_timeout_nobody),
-    scenario("late-after-reset", "data after the server reset the connection", PLAIN, late_after_reset),
+    scenario(
+        "user-timeout-nobody",
+        "the same after the listener is gone",
+        PLAIN,
+        &["connection-timed-out", "reset-by-peer"],
+        user_timeout_nobody,
+    ),
+    scenario(
+        "late-after-reset",
+        "data after the server reset the connection",
+        PLAIN,
+        &["late-segment", "linger-zero"],
+        late_after_reset,
+    ),
 ];
 
 /// The kernel functions that answer a segment which a found socket refuses.
@@ -172,7 +221,7 @@ fn syn_at_fin_wait2(s: &mut Stage) -> Result<()> {
             .owner(&srv)
             .dead()
             .reason("TCP_TIMEWAIT_SOCKET")
-            .causes(&["data-after-close", "late-segment"])
+            .cause("data-after-close")
             .site(NO_SOCKET_SITES),
     );
     Ok(())

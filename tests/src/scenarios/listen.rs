@@ -12,40 +12,86 @@ use crate::raw::Raw;
 use crate::stage::{Stage, not_here};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario("accept-full-syn", "a SYN meets a full accept queue", ALL, accept_full_syn),
+    scenario(
+        "accept-full-syn",
+        "a SYN meets a full accept queue",
+        ALL,
+        &["accept-queue-full"],
+        accept_full_syn,
+    ),
     scenario(
         "accept-full-somaxconn",
         "the same, and somaxconn set the limit, not the backlog",
         PLAIN,
+        &["accept-queue-full"],
         somaxconn,
     ),
-    scenario("accept-full-ack", "the last ACK meets a full accept queue", ALL, accept_full_ack),
-    scenario("accept-full-ack-abort", "the same with tcp_abort_on_overflow 1", ALL, accept_full_ack_abort),
-    scenario("syn-queue-full", "SYN queue full, cookies off", PLAIN, syn_queue_full),
+    scenario(
+        "accept-full-ack",
+        "the last ACK meets a full accept queue",
+        ALL,
+        &["accept-queue-full"],
+        accept_full_ack,
+    ),
+    scenario(
+        "accept-full-ack-abort",
+        "the same with tcp_abort_on_overflow 1",
+        ALL,
+        &["accept-queue-full", "accept-queue-overflow"],
+        accept_full_ack_abort,
+    ),
+    scenario("syn-queue-full", "SYN queue full, cookies off", PLAIN, &["syn-queue-full"], syn_queue_full),
     scenario(
         "syn-queue-last-quarter",
         "SYN backlog nearly full, cookies off: unknown peers",
         PLAIN,
+        &["syn-queue-full"],
         last_quarter,
     ),
-    scenario("syn-cookies", "SYN queue full, cookies on", PLAIN, syn_cookies),
-    scenario("cookie-invalid", "an ACK with a wrong cookie", PLAIN, cookie_invalid),
+    scenario("syn-cookies", "SYN queue full, cookies on", PLAIN, &["syn-cookies-sent"], syn_cookies),
+    scenario("cookie-invalid", "an ACK with a wrong cookie", PLAIN, &[], cookie_invalid),
     scenario(
         "accept-full-cookie",
         "the ACK of a good cookie meets a full accept queue",
         PLAIN,
+        &["accept-queue-full"],
         accept_full_cookie,
     ),
     scenario(
         "icmp-ends-handshake",
         "ICMP says that the SYN-ACK cannot be delivered",
         PLAIN,
+        &["listen-refused"],
         icmp_ends_handshake,
     ),
-    scenario("listen-refused", "a SYN from where no route leads back", PLAIN, listen_refused),
-    scenario("stray-ack", "an ACK of no connection at a listener", ALL, stray_ack),
-    scenario("firewall-reject", "nftables rejects with tcp reset, nobody listens", PLAIN, reject_nobody),
-    scenario("firewall-reject-listener", "the same in front of a listener", PLAIN, reject_listener),
+    scenario(
+        "listen-refused",
+        "a SYN from where no route leads back",
+        PLAIN,
+        &["listen-refused"],
+        listen_refused,
+    ),
+    scenario(
+        "stray-ack",
+        "an ACK of no connection at a listener",
+        ALL,
+        &["stray-segment-to-listener"],
+        stray_ack,
+    ),
+    scenario(
+        "firewall-reject",
+        "nftables rejects with tcp reset, nobody listens",
+        PLAIN,
+        &["connection-refused", "firewall-reject"],
+        reject_nobody,
+    ),
+    scenario(
+        "firewall-reject-listener",
+        "the same in front of a listener",
+        PLAIN,
+        &["connection-refused", "firewall-reject"],
+        reject_listener,
+    ),
 ];
 
 /// A listener, and raw peers that fill its accept queue to `len`.
@@ -286,7 +332,7 @@ fn icmp_ends_handshake(s: &mut Stage) -> Result<()> {
     raw.refuse(&answer)?;
     s.raw_state(&raw, None)?;
     let gone = Listen { action: "dropped", ..Listen::default() };
-    s.expect(Expect::listen_drop(raw.peer, raw.me, gone).owner(&srv));
+    s.expect(Expect::listen_drop(raw.peer, raw.me, gone).owner(&srv).cause("listen-refused"));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The scripts, by subject. Each provokes one thing and says what has to be seen of it.
 
 mod closing;
+mod coverage;
 mod global;
 mod handshake;
 mod late;
@@ -29,6 +30,8 @@ pub struct Scenario {
     pub about: &'static str,
     pub families: &'static [Family],
     pub when: When,
+    /// The causes that it provokes, and that tcpwatch has to name for it.
+    pub causes: &'static [&'static str],
     pub play: fn(&mut Stage) -> anyhow::Result<()>,
 }
 
@@ -50,9 +53,10 @@ const fn scenario(
     name: &'static str,
     about: &'static str,
     families: &'static [Family],
+    causes: &'static [&'static str],
     play: fn(&mut Stage) -> anyhow::Result<()>,
 ) -> Scenario {
-    Scenario { name, about, families, when: When::Any, play }
+    Scenario { name, about, families, when: When::Any, causes, play }
 }
 
 /// Every scenario, in the order of the list.

@@ -8,20 +8,51 @@ use crate::packet::SYN;
 use crate::stage::Stage;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    early("old-socket", "a connection older than tcpwatch is closed with unread data", old_socket),
-    early("old-socket-reset", "a connection older than tcpwatch is reset by its peer", old_socket_reset),
-    early("old-listener", "a new connection on a listener older than tcpwatch", old_listener),
+    early(
+        "old-socket",
+        "a connection older than tcpwatch is closed with unread data",
+        &["close-with-unread-data", "reset-by-peer"],
+        old_socket,
+    ),
+    early(
+        "old-socket-reset",
+        "a connection older than tcpwatch is reset by its peer",
+        &["reset-by-peer"],
+        old_socket_reset,
+    ),
+    early(
+        "old-listener",
+        "a new connection on a listener older than tcpwatch",
+        &["linger-zero", "reset-by-peer"],
+        old_listener,
+    ),
     early(
         "old-listener-closed",
         "a listener older than tcpwatch closes, old and new children wait",
+        &["listener-closed", "reset-by-peer"],
         old_closed,
     ),
-    early("old-listener-full", "the accept queue of a listener older than tcpwatch is full", old_full),
-    early("old-prefork", "master and worker older than tcpwatch; the worker accepts later", old_prefork),
+    early(
+        "old-listener-full",
+        "the accept queue of a listener older than tcpwatch is full",
+        &["accept-queue-full"],
+        old_full,
+    ),
+    early(
+        "old-prefork",
+        "master and worker older than tcpwatch; the worker accepts later",
+        &["linger-zero", "reset-by-peer"],
+        old_prefork,
+    ),
 ];
 
-const fn early(name: &'static str, about: &'static str, play: fn(&mut Stage) -> Result<()>) -> Scenario {
-    Scenario { name, about, families: PLAIN, when: When::Early, play }
+const fn early(
+    name: &'static str,
+    about: &'static str,
+    causes: &'static [&'static str],
+    play: fn(&mut Stage) -> Result<()>,
+) -> Scenario {
+    Scenario { name, about, families: PLAIN, when: When::Early, causes, play }
 }
 
 fn old_socket(s: &mut Stage) -> Result<()> {

@@ -6,24 +6,63 @@ use super::{PLAIN, PORT, Scenario, scenario};
 use crate::actor::Actor;
 use crate::expect::{Expect, Listen, Side};
 use crate::packet::{ACK, RST, SYN};
-use crate::stage::{Conn, Stage};
+use crate::stage::{Conn, Stage, not_here};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario("connect-owner", "the connecting side resets: the owner is who connected", PLAIN, connect_owner),
-    scenario("prefork", "a master listens, each of two workers accepts and resets", PLAIN, prefork),
-    scenario("fork-inherit", "the parent accepts, its child uses the socket", PLAIN, fork_inherit),
+    scenario(
+        "connect-owner",
+        "the connecting side resets: the owner is who connected",
+        PLAIN,
+        &["close-with-unread-data", "reset-by-peer"],
+        connect_owner,
+    ),
+    scenario(
+        "prefork",
+        "a master listens, each of two workers accepts and resets",
+        PLAIN,
+        &["close-with-unread-data", "reset-by-peer"],
+        prefork,
+    ),
+    scenario(
+        "fork-inherit",
+        "the parent accepts, its child uses the socket",
+        PLAIN,
+        &["close-with-unread-data", "reset-by-peer"],
+        fork_inherit,
+    ),
     scenario(
         "scm-rights",
         "a socket passed on to another process, which reads and closes",
         PLAIN,
+        &["close-with-unread-data", "reset-by-peer"],
         scm_rights,
     ),
-    scenario("scm-rights-close", "the same, and the other process only closes", PLAIN, scm_rights_close),
-    scenario("reuseport", "two processes share a port, each resets what it accepted", PLAIN, reuseport),
+    scenario(
+        "scm-rights-close",
+        "the same, and the other process only closes",
+        PLAIN,
+        &["linger-zero", "reset-by-peer"],
+        scm_rights_close,
+    ),
+    scenario(
+        "reuseport",
+        "two processes share a port, each resets what it accepted",
+        PLAIN,
+        &["close-with-unread-data", "reset-by-peer"],
+        reuseport,
+    ),
+    scenario(
+        "reuseport-migrated",
+        "a sibling inherits what waits at a closed listener, and closes too",
+        PLAIN,
+        &["listener-closed", "reset-by-peer"],
+        reuseport_migrated,
+    ),
     scenario(
         "reuseport-drop",
         "the one of two siblings with the full queue turns away",
         PLAIN,
+        &["accept-queue-full", "stray-segment-to-listener"],
         reuseport_drop,
     ),
 ];
@@ -163,6 +202,40 @@ fn reuseport(s: &mut Stage) -> Result<()> {
     }
     if accepted.contains(&0) {
         bail!("one of the two listeners got no connection: {accepted:?}");
+    }
+    Ok(())
+}
+
+/// With `tcp_migrate_req` no connection is lost when the first of them closes.
+fn reuseport_migrated(s: &mut Stage) -> Result<()> {
+    if !s.pair.server.has_sysctl("ipv4/tcp_migrate_req") {
+        return Err(not_here("this kernel moves no connection from one listener to another (before 5.14)"));
+    }
+    s.pair.server.sysctl("ipv4/tcp_migrate_req", "1")?;
+    let (one, cli) = s.both()?;
+    let two = s.server("sib")?;
+    let listeners = [shared_listener(s, &one, 64)?, shared_listener(s, &two, 64)?];
+    let mut children = Vec::new();
+    for _ in 0..16 {
+        children.push(s.connect(&cli)?);
+    }
+    s.wait("16 waiting for accept", || {
+        Ok(one.accept_queue(listeners[0])? + two.accept_queue(listeners[1])? == 16)
+    })?;
+    one.close(listeners[0])?;
+    s.wait_queue(&two, listeners[1], 16)?;
+    two.close(listeners[1])?;
+    let server = s.family.server(PORT);
+    for (fd, client) in children {
+        cli.error(fd)?;
+        s.expect(
+            Expect::rst_sent(server, client)
+                .state("ESTABLISHED")
+                .owner(&two)
+                .reason("TCP_STATE")
+                .cause("listener-closed"),
+        );
+        s.expect(Expect::rst_received(Side::Client, client, server, "ESTABLISHED").owner(&cli));
     }
     Ok(())
 }

@@ -10,37 +10,100 @@ use crate::raw::Raw;
 use crate::stage::Stage;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
-    scenario("rst-in-syn-sent", "connect is refused", ALL, in_syn_sent),
-    scenario("rst-in-syn-recv", "simultaneous open is reset", PLAIN, in_syn_recv),
-    scenario("rst-in-half-open", "a half-open request is reset by the client", ALL, in_half_open),
-    scenario("rst-in-established", "a connection is reset", ALL, in_established),
-    scenario("rst-in-close-wait", "reset after the peer's FIN", PLAIN, in_close_wait),
-    scenario("rst-in-fin-wait1", "reset before our FIN is acknowledged", PLAIN, in_fin_wait1),
-    scenario("rst-in-fin-wait2", "reset after our FIN is acknowledged", PLAIN, in_fin_wait2),
-    scenario("rst-in-closing", "reset when both FINs crossed", PLAIN, in_closing),
-    scenario("rst-in-last-ack", "reset of a closed socket that waits for its last ACK", PLAIN, in_last_ack),
-    scenario("rst-in-time-wait", "TIME_WAIT is ended by an RST", PLAIN, in_time_wait),
-    scenario("rst-in-fin-wait2-minisock", "a FIN_WAIT2 minisock is ended by an RST", PLAIN, in_minisock),
+    scenario("rst-in-syn-sent", "connect is refused", ALL, &["connection-refused"], in_syn_sent),
+    scenario("rst-in-syn-recv", "simultaneous open is reset", PLAIN, &["reset-in-handshake"], in_syn_recv),
+    scenario(
+        "rst-in-half-open",
+        "a half-open request is reset by the client",
+        ALL,
+        &["reset-in-handshake"],
+        in_half_open,
+    ),
+    scenario("rst-in-established", "a connection is reset", ALL, &["reset-by-peer"], in_established),
+    scenario(
+        "rst-in-close-wait",
+        "reset after the peer's FIN",
+        PLAIN,
+        &["reset-after-peer-close"],
+        in_close_wait,
+    ),
+    scenario(
+        "rst-in-fin-wait1",
+        "reset before our FIN is acknowledged",
+        PLAIN,
+        &["reset-by-peer"],
+        in_fin_wait1,
+    ),
+    scenario(
+        "rst-in-fin-wait2",
+        "reset after our FIN is acknowledged",
+        PLAIN,
+        &["reset-by-peer"],
+        in_fin_wait2,
+    ),
+    scenario(
+        "rst-in-closing",
+        "reset when both FINs crossed",
+        PLAIN,
+        &["reset-after-peer-close"],
+        in_closing,
+    ),
+    scenario(
+        "rst-in-last-ack",
+        "reset of a closed socket that waits for its last ACK",
+        PLAIN,
+        &["reset-after-peer-close"],
+        in_last_ack,
+    ),
+    scenario(
+        "rst-in-time-wait",
+        "TIME_WAIT is ended by an RST",
+        PLAIN,
+        &["reset-in-time-wait"],
+        in_time_wait,
+    ),
+    scenario(
+        "rst-in-fin-wait2-minisock",
+        "a FIN_WAIT2 minisock is ended by an RST",
+        PLAIN,
+        &["reset-in-time-wait"],
+        in_minisock,
+    ),
     scenario(
         "rst-ignored-inexact",
         "in the window, not exact: answered with a challenge ACK",
         PLAIN,
+        &["rst-ignored"],
         inexact,
     ),
-    scenario("rst-ignored-out-of-window", "outside of the window", PLAIN, out_of_window),
-    scenario("rst-ignored-listener", "an RST at a listener", PLAIN, at_listener),
-    scenario("rst-ignored-syn-sent", "an RST without ACK in SYN_SENT", PLAIN, syn_sent_no_ack),
+    scenario("rst-ignored-out-of-window", "outside of the window", PLAIN, &["rst-ignored"], out_of_window),
+    scenario("rst-ignored-listener", "an RST at a listener", PLAIN, &["rst-ignored"], at_listener),
+    scenario(
+        "rst-ignored-syn-sent",
+        "an RST without ACK in SYN_SENT",
+        PLAIN,
+        &["rst-ignored"],
+        syn_sent_no_ack,
+    ),
     scenario(
         "rst-ignored-syn-sent-ack",
         "an RST with an impossible ACK in SYN_SENT",
         PLAIN,
+        &["rst-ignored"],
         syn_sent_bad_ack,
     ),
-    scenario("rst-ignored-time-wait", "TIME_WAIT with tcp_rfc1337 1", PLAIN, time_wait_rfc1337),
+    scenario(
+        "rst-ignored-time-wait",
+        "TIME_WAIT with tcp_rfc1337 1",
+        PLAIN,
+        &["rst-ignored"],
+        time_wait_rfc1337,
+    ),
     scenario(
         "rst-half-open-inexact",
         "inexact RST at a half-open request: newer kernels ignore it",
         PLAIN,
+        &["reset-in-handshake", "rst-ignored"],
         half_open_inexact,
     ),
 ];
@@ -191,7 +254,7 @@ fn in_minisock(s: &mut Stage) -> Result<()> {
     raw.rst()?;
     s.raw_state(&raw, None)?;
     let hit = Expect::rst_received(Side::Server, raw.peer, raw.me, "FIN_WAIT2");
-    s.expect(hit.owner(&srv).dead().causes(&["reset-in-time-wait", "reset-by-peer"]).needs_hook());
+    s.expect(hit.owner(&srv).dead().cause("reset-in-time-wait").needs_hook());
     Ok(())
 }
 
@@ -296,9 +359,11 @@ fn half_open_inexact(s: &mut Stage) -> Result<()> {
     })?;
     if challenged {
         ignored(s, &raw, &srv, "NEW_SYN_RECV");
+        s.others_name(&["reset-in-handshake"]);
         s.counts(Side::Server, "EmbryonicRsts", 0);
     } else {
         hits(s, &raw, &srv, "NEW_SYN_RECV");
+        s.others_name(&["rst-ignored"]);
     }
     Ok(())
 }

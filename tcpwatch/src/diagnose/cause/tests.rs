@@ -15,6 +15,7 @@ use tcpwatch_common::state::{
 
 mod exclusive;
 mod listener;
+mod mptcp;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -189,53 +190,6 @@ fn a12_destroyed_names_who_did_it_and_who_had_it() {
     let event = event(&record, &stack, None);
     assert_eq!(event.owner.and_then(|owner| owner.pid), Some(812));
     assert_eq!(event.cause.unwrap().evidence[0], "ss[99] did it, through sock_diag");
-}
-
-#[test]
-fn a14_to_a17_mptcp() {
-    let mut record = samples::active(ESTABLISHED);
-    record.flags |= flag::MPTCP | flag::OWNED;
-    let fast = ["tcp_send_active_reset", "mptcp_do_fastclose", "__mptcp_close"];
-    assert_eq!(cause(&record, &fast, None).id, "mptcp-fastclose");
-    assert_eq!(cause(&record, &[], Some("TCP_ABORT_ON_CLOSE")).id, "mptcp-fastclose");
-    assert_eq!(
-        cause(&record, &["tcp_send_active_reset", "__mptcp_close"], Some("TCP_ABORT_ON_CLOSE")).id,
-        "mptcp-fastclose"
-    );
-    // Some kernels end the subflows as if by SO_LINGER 0.
-    let lingering = ["tcp_send_active_reset", "tcp_disconnect", "__tcp_close", "__mptcp_close_ssk"];
-    assert_eq!(cause(&record, &lingering, None).id, "mptcp-fastclose");
-    let mut closed = closing(flag::MPTCP | FILE, ESTABLISHED);
-    closed.socket.shutdown = 3;
-    assert_eq!(cause(&closed, &[], Some("TCP_ABORT_ON_CLOSE")).id, "close-with-unread-data");
-    let reset = ["tcp_send_active_reset", "mptcp_subflow_reset", "mptcp_worker"];
-    assert_eq!(cause(&record, &reset, Some("ERROR")).id, "mptcp-subflow-reset");
-    assert_eq!(cause(&record, &reset, None).id, "mptcp-subflow-reset");
-    assert_eq!(cause(&record, &reset, Some("MPTCP_RST_EMPTCP")).id, "mptcp-emptcp");
-    let checked = ["tcp_send_active_reset", "subflow_check_data_avail", "subflow_data_ready"];
-    assert_eq!(cause(&record, &checked, Some("MPTCP_RST_EMIDDLEBOX")).id, "mptcp-emiddlebox");
-    assert_eq!(cause(&record, &checked, None).id, "mptcp-subflow-reset");
-    let keepalive = ["tcp_send_active_reset", "tcp_keepalive_timer", "call_timer_fn"];
-    assert_eq!(cause(&record, &keepalive, Some("TCP_KEEPALIVE_TIMEOUT")).id, "keepalive-timeout");
-}
-
-#[test]
-fn p15_p16_mptcp_joins() {
-    let stack = ["tcp_v4_send_reset", "subflow_syn_recv_sock", "tcp_check_req", "tcp_v4_rcv"];
-    assert_eq!(cause(&samples::at_listener(ACK), &stack, None).id, "mptcp-join-refused");
-    let stack = ["tcp_v4_send_reset", "subflow_v4_route_req", "tcp_conn_request"];
-    assert_eq!(cause(&samples::at_listener(SYN), &stack, Some("NOT_SPECIFIED")).id, "mptcp-join-refused");
-    assert_eq!(cause(&samples::at_listener(SYN), &[], Some("MPTCP_RST_EPROHIBIT")).id, "mptcp-eprohibit");
-    let mut unseen = samples::at_listener(SYN);
-    unseen.flags |= flag::MPTCP;
-    let refused = cause(&unseen, &[], Some("NOT_SPECIFIED"));
-    assert_eq!((refused.id, refused.certainty), ("mptcp-join-refused", LIKELY));
-    let ambiguous = cause(&unseen, &[], None);
-    assert_eq!(
-        (ambiguous.id, ambiguous.certainty),
-        ("syn-in-handshake", POSSIBLE),
-        "neither path nor reason"
-    );
 }
 
 /// The answer to a segment of a connection that ended so.
