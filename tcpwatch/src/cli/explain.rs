@@ -91,10 +91,10 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn acts(&self) -> &'static [Act] {
+    fn acts(&self) -> Vec<Act> {
         match self {
-            Self::Word { word, .. } => word.acts,
-            Self::Cause(_) | Self::Nameless { .. } => &[],
+            Self::Word { dictionary, word, .. } => dictionary.acts_of(word),
+            Self::Cause(_) | Self::Nameless { .. } => Vec::new(),
         }
     }
 }
@@ -117,7 +117,7 @@ fn plain(template: &str) -> String {
 /// The words that lead to a cause.
 fn words_of(spec: &Spec) -> impl Iterator<Item = (Dictionary, &'static Word)> {
     Dictionary::ALL.into_iter().flat_map(move |dictionary| {
-        let leads = move |word: &&Word| word.acts.iter().any(|act| act.cause == spec.id);
+        let leads = move |word: &&Word| spec.words.iter().any(|lead| lead.is_of(dictionary, word));
         dictionary.words().iter().filter(leads).map(move |word| (dictionary, word))
     })
 }

@@ -23,6 +23,7 @@ pub(super) use evidence::raise_tw_buckets;
 pub(super) use leak::leaked;
 
 use super::cause::{Facts, Verdict};
+use super::words::{Dictionary, Word};
 use crate::event::{Certainty, EventKind};
 use tcpwatch_common::record::flag;
 
@@ -76,8 +77,42 @@ pub struct Spec {
     pub source: &'static str,
     /// The first kernel that does so, of those that tcpwatch supports.
     pub since: &'static str,
+    /// The kernel's words that lead to it: `tcpwatch explain` and `docs/reasons.md` show it there.
+    pub words: &'static [Lead],
     /// Speaks where the facts are evidence for this cause. `None`: not told from a single record.
     pub rule: Option<fn(&Facts<'_>) -> Option<Verdict>>,
+}
+
+/// What a word of the kernel's stands for where this is the cause.
+#[derive(Clone, Copy, Debug)]
+pub struct Lead {
+    pub dictionary: Dictionary,
+    pub word: &'static str,
+    /// The act, or what goes wrong. No full stop.
+    pub what: &'static str,
+}
+
+impl Lead {
+    /// Whether it belongs to this word.
+    pub fn is_of(&self, dictionary: Dictionary, word: &Word) -> bool {
+        self.dictionary == dictionary && self.word == word.name
+    }
+}
+
+const fn reset(word: &'static str, what: &'static str) -> Lead {
+    Lead { dictionary: Dictionary::Reset, word, what }
+}
+
+const fn dropped(word: &'static str, what: &'static str) -> Lead {
+    Lead { dictionary: Dictionary::Drop, word, what }
+}
+
+const fn in_state(word: &'static str, what: &'static str) -> Lead {
+    Lead { dictionary: Dictionary::State, word, what }
+}
+
+const fn counter(word: &'static str, what: &'static str) -> Lead {
+    Lead { dictionary: Dictionary::Counter, word, what }
 }
 
 const RST_SENT: &[EventKind] = &[EventKind::RstSent];
@@ -91,9 +126,9 @@ const GROUPS: &[&[Spec]] = &[
     active::CAUSES,
     firewall::CAUSES,
     mptcp::CAUSES,
-    received::CAUSES,
     listener::CAUSES,
     leak::CAUSES,
+    received::CAUSES,
     &[UNKNOWN],
 ];
 
@@ -110,6 +145,7 @@ pub(super) const UNKNOWN: Spec = Spec {
     sites: &[],
     source: "",
     since: "5.10",
+    words: &[],
     rule: None,
 };
 

@@ -1,6 +1,8 @@
 //! The dictionary of words that are not tcpwatch's own: the kernel's reset and drop reasons, TCP states, counters; and the
 //! values of a few fields of events. Pure data; `tcpwatch explain` and `docs/reasons.md` are made of it.
 
+use super::catalog::{self, Spec};
+
 pub mod counter;
 pub mod drop;
 pub mod field;
@@ -18,8 +20,6 @@ pub struct Word {
     pub brief: &'static str,
     /// Sentences.
     pub means: &'static str,
-    /// What leads to it, or goes wrong in it, by cause.
-    pub acts: &'static [Act],
     /// Where to look, one sentence each. No full stop.
     pub look: &'static [&'static str],
     /// Names in any dictionary.
@@ -38,7 +38,6 @@ pub struct Act {
 macro_rules! words {
     ($($name:literal $(also: [$($alias:literal),*])? $brief:literal
         $means:literal
-        $(acts: [$($what:literal => $cause:literal),* $(,)?])?
         $(look: [$($look:literal),* $(,)?])?
         $(see: [$($see:literal),*])?;)*) => {
         &[$($crate::diagnose::words::Word {
@@ -46,7 +45,6 @@ macro_rules! words {
             aliases: &[$($($alias),*)?],
             brief: $brief,
             means: $means,
-            acts: &[$($($crate::diagnose::words::Act { what: $what, cause: $cause }),*)?],
             look: &[$($($look),*)?],
             see: &[$($($see),*)?],
         }),*]
@@ -158,6 +156,17 @@ impl Dictionary {
         }
     }
 
+    /// What leads to one of its words, or goes wrong in it, as the rows of the catalogue say.
+    pub fn acts_of(self, word: &Word) -> Vec<Act> {
+        let acts = |spec: &'static Spec| {
+            spec.words
+                .iter()
+                .filter(|lead| lead.is_of(self, word))
+                .map(|lead| Act { what: lead.what, cause: spec.id })
+        };
+        catalog::all().flat_map(acts).collect()
+    }
+
     /// The word for a name.
     pub fn find(self, typed: &str) -> Option<&'static Word> {
         self.words()
@@ -176,10 +185,11 @@ pub fn page() -> String {
         page.push_str(&format!("\n## {}\n", dictionary.heading()));
         for word in dictionary.words() {
             page.push_str(&format!("\n### {}\n\n{}. {}\n", word.name, capital(word.brief), word.means));
-            if !word.acts.is_empty() {
+            let acts = dictionary.acts_of(word);
+            if !acts.is_empty() {
                 page.push_str(&format!("\n{}:\n\n", dictionary.acts()));
             }
-            for Act { what, cause } in word.acts {
+            for Act { what, cause } in acts {
                 page.push_str(&format!("- {what} → [{cause}](causes.md#{cause})\n"));
             }
             if !word.look.is_empty() {

@@ -140,11 +140,12 @@ fn explain(page: &mut Page, dictionary: Dictionary, word: &Word) {
     page.line(2, word.brief);
     page.blank();
     page.line(2, word.means);
-    if !word.acts.is_empty() {
+    let acts = dictionary.acts_of(word);
+    if !acts.is_empty() {
         page.blank();
         page.line(2, dictionary.acts());
-        let widest = word.acts.iter().map(|act| act.cause.len()).max().unwrap_or(0) + 2;
-        for Act { what, cause } in word.acts {
+        let widest = acts.iter().map(|act| act.cause.len()).max().unwrap_or(0) + 2;
+        for Act { what, cause } in acts {
             page.hanging(4, &format!("{cause:widest$}"), what);
         }
     }
@@ -251,7 +252,7 @@ impl<'a> From<&Entry<'a>> for Object<'a> {
             known: !matches!(entry, Entry::Nameless { .. }),
             brief: entry.brief(),
             means: word.map(|word| word.means),
-            acts: entry.acts().iter().map(|Act { what, cause }| ObjectAct { what, cause }).collect(),
+            acts: entry.acts().into_iter().map(|Act { what, cause }| ObjectAct { what, cause }).collect(),
             look: word.map_or(&[], |word| word.look),
             see: word.map_or(&[], |word| word.see),
             cause,

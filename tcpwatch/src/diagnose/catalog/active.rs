@@ -4,7 +4,7 @@
 //! and the socket's fields still tell most acts apart.
 
 use super::evidence::{age, segment, task};
-use super::{Harm, RST_SENT, Spec};
+use super::{Harm, RST_SENT, Spec, counter, dropped, in_state, reset};
 use crate::diagnose::cause::{Facts, Verdict};
 use crate::diagnose::reason;
 use crate::event::Certainty;
@@ -26,6 +26,15 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A1"],
         source: "net/ipv4/tcp.c: __tcp_close",
         since: "5.10",
+        words: &[
+            reset("TCP_ABORT_ON_CLOSE", "close(), exit or a signal with unread data"),
+            dropped("QUEUE_PURGE", "unread data at close()"),
+            in_state("ESTABLISHED", "a process closes it with unread data"),
+            in_state("CLOSE_WAIT", "the process closes it with unread data"),
+            counter("OutRsts", "processes close with unread data"),
+            counter("EstabResets", "a process closed with unread data"),
+            counter("TCPAbortOnClose", "close() or exit with unread data"),
+        ],
         rule: Some(unread_data),
     },
     Spec {
@@ -40,6 +49,14 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A2", "A4"],
         source: "net/ipv4/tcp.c: __tcp_close, tcp_disconnect",
         since: "5.10",
+        words: &[
+            reset("TCP_STATE", "close() with SO_LINGER set to 0 seconds"),
+            reset("TCP_DISCONNECT_WITH_DATA", "close() with SO_LINGER set to 0 seconds"),
+            in_state("ESTABLISHED", "a process closes it with SO_LINGER 0"),
+            counter("OutRsts", "processes close with SO_LINGER 0"),
+            counter("EstabResets", "a process closed with SO_LINGER 0"),
+            counter("TCPAbortOnData", "close() with SO_LINGER 0"),
+        ],
         rule: Some(linger_zero),
     },
     Spec {
@@ -54,6 +71,10 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A3", "A4"],
         source: "net/ipv4/tcp.c: tcp_disconnect",
         since: "5.10",
+        words: &[
+            reset("TCP_STATE", "connect(AF_UNSPEC)"),
+            reset("TCP_DISCONNECT_WITH_DATA", "connect(AF_UNSPEC)"),
+        ],
         rule: Some(disconnect),
     },
     Spec {
@@ -72,6 +93,11 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A5", "A6", "A13"],
         source: "net/ipv4/inet_connection_sock.c: inet_csk_listen_stop",
         since: "5.10",
+        words: &[
+            reset("TCP_STATE", "a listener closed while connections waited to be accepted"),
+            in_state("LISTEN", "it is closed while connections wait"),
+            counter("TCPMigrateReqFailure", "the listener is closed while connections wait"),
+        ],
         rule: Some(listener_closed),
     },
     Spec {
@@ -86,6 +112,10 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A12"],
         source: "net/ipv4/tcp.c: tcp_abort",
         since: "5.10",
+        words: &[
+            reset("TCP_STATE", "`ss -K`, SOCK_DESTROY, bpf_sock_destroy()"),
+            in_state("ESTABLISHED", "somebody destroys it"),
+        ],
         rule: Some(destroyed),
     },
     Spec {
@@ -103,6 +133,11 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A11"],
         source: "net/ipv4/tcp_timer.c: tcp_keepalive_timer",
         since: "5.10",
+        words: &[
+            reset("TCP_KEEPALIVE_TIMEOUT", "TCP_KEEPCNT probes, or TCP_USER_TIMEOUT, without an answer"),
+            in_state("ESTABLISHED", "the peer is gone and keepalive finds out"),
+            counter("TCPAbortOnTimeout", "keepalive probes went unanswered"),
+        ],
         rule: Some(keepalive),
     },
     Spec {
@@ -118,6 +153,13 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A7", "P12"],
         source: "net/ipv4/tcp.c: __tcp_close",
         since: "5.10",
+        words: &[
+            reset("TCP_ABORT_ON_DATA", "close() with TCP_LINGER2 negative, once the FIN is acknowledged"),
+            reset("TCP_ABORT_ON_LINGER", "close() in FIN_WAIT2 with TCP_LINGER2 negative"),
+            in_state("FIN_WAIT2", "TCP_LINGER2 is negative"),
+            counter("TCPAbortOnData", "TCP_LINGER2 is negative and the FIN is acknowledged"),
+            counter("TCPAbortOnLinger", "close() in FIN_WAIT2 with TCP_LINGER2 negative"),
+        ],
         rule: Some(linger2),
     },
     Spec {
@@ -132,6 +174,11 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A8", "A9"],
         source: "net/ipv4/tcp.c: tcp_check_oom",
         since: "5.10",
+        words: &[
+            reset("TCP_ABORT_ON_MEMORY", "more orphans than tcp_max_orphans"),
+            in_state("FIN_WAIT1", "too many orphans"),
+            counter("TCPAbortOnMemory", "more orphans than tcp_max_orphans"),
+        ],
         rule: Some(orphan_limit),
     },
     Spec {
@@ -146,6 +193,11 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A8", "A9"],
         source: "net/ipv4/tcp.c: tcp_check_oom",
         since: "5.10",
+        words: &[
+            reset("TCP_ABORT_ON_MEMORY", "more pages than tcp_mem"),
+            in_state("FIN_WAIT1", "TCP is out of memory"),
+            counter("TCPAbortOnMemory", "more pages than tcp_mem"),
+        ],
         rule: Some(out_of_memory),
     },
     Spec {
@@ -160,6 +212,10 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A10"],
         source: "net/ipv4/tcp_timer.c: tcp_keepalive_timer",
         since: "5.10",
+        words: &[
+            reset("TCP_STATE", "an orphan's time in FIN_WAIT2 was up"),
+            in_state("FIN_WAIT2", "time runs out and the kernel resets the peer"),
+        ],
         rule: Some(orphan_timeout),
     },
 ];

@@ -17,6 +17,7 @@ pub(super) const CAUSES: &[Spec] = &[Spec {
     sites: &["F1"],
     source: "net/ipv4/netfilter/nf_reject_ipv4.c: nf_send_reset",
     since: "5.10",
+    words: &[],
     rule: Some(reject),
 }];
 

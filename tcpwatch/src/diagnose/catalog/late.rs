@@ -3,7 +3,7 @@
 use super::evidence::{
     carried, errno, life, raise_tw_buckets, refusals, segment, setting, since, span, table, timewait,
 };
-use super::{Harm, RST_SENT, Spec};
+use super::{Harm, RST_SENT, Spec, counter, dropped, in_state, reset};
 use crate::diagnose::cause::{Facts, Verdict, name_owner};
 use crate::diagnose::state;
 use crate::event::{Certainty, EventKind};
@@ -28,6 +28,16 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P1", "P3", "Q2"],
         source: "net/ipv4/tcp_minisocks.c: tcp_time_wait",
         since: "5.10",
+        words: &[
+            reset("NO_SOCKET", "a segment for a connection that was refused its TIME_WAIT slot"),
+            reset("TCP_FLAGS", "a segment for a connection that was refused its TIME_WAIT slot"),
+            dropped("TCP_FLAGS", "the same, and the connection was refused its TIME_WAIT slot"),
+            in_state("FIN_WAIT2", "the FIN comes and TIME_WAIT has no room"),
+            in_state("TIME_WAIT", "there are as many as net.ipv4.tcp_max_tw_buckets allows"),
+            in_state("CLOSING", "it ends and TIME_WAIT has no room"),
+            counter("OutRsts", "connections were refused their TIME_WAIT slot, and late segments follow"),
+            counter("TCPTimeWaitOverflow", "the table is full, or there is no memory"),
+        ],
         rule: Some(tw_bucket_overflow),
     },
     Spec {
@@ -42,6 +52,12 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P1", "P3", "Q3"],
         source: "net/ipv4/inet_timewait_sock.c: tw_timer_handler",
         since: "5.10",
+        words: &[
+            reset("NO_SOCKET", "a segment after the orphan's FIN_WAIT2 ran out"),
+            reset("TCP_FLAGS", "a segment after the orphan's FIN_WAIT2 ran out"),
+            in_state("FIN_WAIT2", "time runs out and the peer sends later"),
+            counter("TWKilled", "FIN_WAIT2 runs out early, and the peer sends later"),
+        ],
         rule: Some(fin_wait2_timeout),
     },
     Spec {
@@ -59,6 +75,14 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P1", "P3", "Q1", "Q4", "Q5"],
         source: "net/ipv4/tcp_timer.c: tcp_write_err",
         since: "5.10",
+        words: &[
+            reset("NO_SOCKET", "a segment for a connection that the kernel gave up in silence"),
+            reset("TCP_FLAGS", "a segment for a connection that the kernel gave up in silence"),
+            in_state("ESTABLISHED", "the peer is gone and retransmissions run out: it goes in silence"),
+            in_state("FIN_WAIT1", "the peer never acknowledges: it goes in silence"),
+            counter("EstabResets", "retransmissions ran out"),
+            counter("TCPAbortOnTimeout", "anything else ran out, and the peer sends after that"),
+        ],
         rule: Some(connection_timed_out),
     },
     Spec {
@@ -73,6 +97,12 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P1", "P3", "Q5", "Q6"],
         source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
         since: "5.10",
+        words: &[
+            reset("NO_SOCKET", "a segment for a connection that ended in another way"),
+            reset("TCP_FLAGS", "a segment for a connection that ended in another way"),
+            dropped("NO_SOCKET", "the connection ended before"),
+            in_state("LAST_ACK", "a segment comes after it has gone"),
+        ],
         rule: Some(late_segment),
     },
 ];

@@ -1,7 +1,7 @@
 //! Sockets that nobody closes: found by watching, not told from one record.
 
 use super::evidence::span;
-use super::{Harm, Spec};
+use super::{Harm, Spec, in_state};
 use crate::diagnose::cause::{NOBODY, Verdict, name_owner};
 use crate::diagnose::leak::{Leak, Unread};
 use crate::event::{Cause, Certainty, EventKind};
@@ -23,6 +23,7 @@ const CLOSE_WAIT_LEAK: Spec = Spec {
     sites: &[],
     source: "net/ipv4/tcp_input.c: tcp_fin",
     since: "5.10",
+    words: &[in_state("CLOSE_WAIT", "the process holds it")],
     rule: None,
 };
 

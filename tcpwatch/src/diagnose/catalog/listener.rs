@@ -3,7 +3,7 @@
 use super::evidence::{
     accept_limit, accept_queue, accepting, crowd, raise_accept_queue, segment, span, syn_queue, young,
 };
-use super::{Harm, LISTEN_DROP, RST_SENT, Spec};
+use super::{Harm, LISTEN_DROP, RST_SENT, Spec, counter, dropped, in_state, reset};
 use crate::diagnose::cause::{ACK, FIN, Facts, SYN, Verdict};
 use crate::diagnose::listen::{self, accept_full, reached, syn_full};
 use crate::event::{Certainty, ListenAction, ListenInfo, Pressure, Queue, Stage};
@@ -26,6 +26,13 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P5"],
         source: "net/ipv4/tcp_minisocks.c: tcp_check_req, listen_overflow",
         since: "5.10",
+        words: &[
+            reset("INVALID_SYN", "the last ACK finds the accept queue full, and tcp_abort_on_overflow=1"),
+            dropped("TCP_LISTEN_OVERFLOW", "the same, and tcp_abort_on_overflow=1"),
+            in_state("LISTEN", "the same, with tcp_abort_on_overflow=1"),
+            counter("EmbryonicRsts", "a last ACK met a full accept queue, with tcp_abort_on_overflow=1"),
+            counter("ListenOverflows", "a last ACK does, with tcp_abort_on_overflow=1"),
+        ],
         rule: Some(overflow),
     },
     Spec {
@@ -42,6 +49,16 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["S2", "L1"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request; net/ipv4/tcp_ipv4.c: tcp_v4_syn_recv_sock",
         since: "5.10",
+        words: &[
+            dropped("NO_SOCKET", "a valid SYN cookie comes back and the accept queue is full"),
+            dropped("TCP_LISTEN_OVERFLOW", "the accept queue is full"),
+            in_state("SYN_RECV", "the accept queue is full, the last ACK is dropped and the request stays"),
+            in_state("LISTEN", "the accept queue is full"),
+            in_state("NEW_SYN_RECV", "the accept queue is full, the last ACK is dropped"),
+            counter("ListenOverflows", "a SYN or a last ACK finds the accept queue full"),
+            counter("ListenDrops", "the accept queue is full"),
+            counter("TCPReqQFullDoCookies", "the accept queue is full, too"),
+        ],
         rule: Some(accept_queue_full),
     },
     Spec {
@@ -58,6 +75,12 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["S1", "S5"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
+        words: &[
+            in_state("SYN_RECV", "the queue of requests is full"),
+            in_state("LISTEN", "the queue of half-open requests is full"),
+            counter("ListenDrops", "the queue of half-open requests is full"),
+            counter("TCPReqQFullDrop", "the queue is full, and cookies are off"),
+        ],
         rule: Some(syn_queue_full),
     },
     Spec {
@@ -74,7 +97,33 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["S7"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
+        words: &[
+            counter("TCPReqQFullDoCookies", "a cookie is sent"),
+            counter("SyncookiesSent", "the queue is full, and cookies are on"),
+        ],
         rule: Some(cookies_sent),
+    },
+    Spec {
+        id: "stray-segment-to-listener",
+        events: RST_SENT,
+        summary: "a segment that belongs to no connection and no handshake reached the listener on port {port}",
+        many: "{count} segments without a connection reached listeners",
+        fix: Some(
+            "if they come in number: a scan, a load balancer that moved flows, or connections that ended before tcpwatch \
+             started",
+        ),
+        evidence: "a listener answered a segment that is no SYN, and neither a request nor a past connection has its addresses",
+        certainty: Certainty::Likely,
+        harm: Harm::Noise,
+        sites: &["P3", "P4", "Q7"],
+        source: "net/ipv4/tcp_input.c: tcp_rcv_state_process, LISTEN",
+        since: "5.10",
+        words: &[
+            reset("TCP_FLAGS", "anything else that belongs nowhere: a scan, flows moved by a load balancer"),
+            dropped("TCP_FLAGS", "a late segment of an old connection meets the listener"),
+            in_state("LISTEN", "a segment comes that belongs to no connection"),
+        ],
+        rule: Some(stray_segment),
     },
     Spec {
         id: "syn-cookie-invalid",
@@ -89,6 +138,11 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P3", "L3"],
         source: "net/ipv4/syncookies.c: cookie_v4_check",
         since: "5.10",
+        words: &[
+            reset("TCP_FLAGS", "the ACK of a SYN cookie that is not valid, or not any more"),
+            dropped("TCP_FLAGS", "the ACK of a SYN cookie that is not valid"),
+            counter("SyncookiesFailed", "an ACK to a listener is no valid cookie"),
+        ],
         rule: Some(cookie_invalid),
     },
     Spec {
@@ -103,6 +157,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["S3"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
+        words: &[counter("ListenDrops", "there is no memory")],
         rule: Some(no_memory),
     },
     Spec {
@@ -119,6 +174,10 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["S4", "S6", "L2", "L4"],
         source: "net/ipv4/tcp_input.c: tcp_conn_request",
         since: "5.10",
+        words: &[
+            dropped("TCP_LISTEN_OVERFLOW", "the queue has room: no memory, no route, an LSM or BPF refuses"),
+            counter("ListenDrops", "no route back, an LSM, BPF, an ICMP error"),
+        ],
         rule: Some(refused),
     },
 ];
@@ -221,11 +280,27 @@ fn cookies_sent(facts: &Facts<'_>) -> Option<Verdict> {
     )
 }
 
+/// An ACK or a FIN of nothing that is known. Without this reason it may also be a last ACK that met a full queue, with
+/// `tcp_abort_on_overflow`.
+fn stray(facts: &Facts<'_>) -> bool {
+    facts.answers_stray() && facts.reason_is("TCP_FLAGS") && facts.ended().is_none()
+}
+
+fn stray_segment(facts: &Facts<'_>) -> Option<Verdict> {
+    (stray(facts) && cookie_age(facts).is_none()).then(|| {
+        let certainty = if facts.mptcp_may_refuse() { Certainty::Possible } else { Certainty::Likely };
+        let what = if facts.segment_is(FIN) { "a FIN" } else { "an ACK" };
+        Verdict::new(certainty).with([
+            format!("{what} that fits no half-open request and no connection that ended lately"),
+            segment(facts),
+        ])
+    })
+}
+
 /// How long ago the listener that answers an ACK of nothing sent a cookie: the ACK may have been meant for it.
-pub(super) fn cookie_age(facts: &Facts<'_>) -> Option<u64> {
+fn cookie_age(facts: &Facts<'_>) -> Option<u64> {
     let last = facts.segment_is(ACK) && !facts.segment_is(SYN | FIN);
-    let stray = facts.answers_stray() && facts.reason_is("TCP_FLAGS") && facts.ended().is_none();
-    facts.around.listener.filter(|_| stray && last)?.cookie_age_ns
+    facts.around.listener.filter(|_| stray(facts) && last)?.cookie_age_ns
 }
 
 fn cookie_invalid(facts: &Facts<'_>) -> Option<Verdict> {

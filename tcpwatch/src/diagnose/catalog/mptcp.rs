@@ -2,7 +2,7 @@
 //! tells.
 
 use super::evidence::segment;
-use super::{Harm, RST_SENT, Spec};
+use super::{Harm, RST_SENT, Spec, reset};
 use crate::diagnose::cause::{Facts, Verdict};
 use crate::event::{Certainty, EventKind};
 use tcpwatch_common::record::flag;
@@ -21,6 +21,10 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A14"],
         source: "net/mptcp/protocol.c: mptcp_do_fastclose",
         since: "5.15",
+        words: &[reset(
+            "TCP_ABORT_ON_CLOSE",
+            "the same on an MPTCP socket, or its SO_LINGER 0, or its disconnect",
+        )],
         rule: Some(fastclose),
     },
     Spec {
@@ -35,6 +39,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A15", "A16", "A17", "R9"],
         source: "net/mptcp/subflow.c: mptcp_subflow_reset",
         since: "5.10",
+        words: &[],
         rule: Some(subflow_reset),
     },
     Spec {
@@ -49,6 +54,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P15", "P16"],
         source: "net/mptcp/subflow.c: subflow_syn_recv_sock",
         since: "5.10",
+        words: &[reset("NOT_SPECIFIED", "an MPTCP join was refused, and the code for it did not come along")],
         rule: Some(join_refused),
     },
     Spec {
@@ -63,6 +69,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A15", "A16"],
         source: "include/net/rstreason.h: MPTCP_RST_EUNSPEC",
         since: "6.10",
+        words: &[reset("MPTCP_RST_EUNSPEC", "an MPTCP subflow was reset")],
         rule: Some(|facts| named(facts, "MPTCP_RST_EUNSPEC")),
     },
     Spec {
@@ -77,6 +84,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A16", "A17", "P15", "P16"],
         source: "include/net/rstreason.h: MPTCP_RST_EMPTCP",
         since: "6.10",
+        words: &[reset("MPTCP_RST_EMPTCP", "an MPTCP option cannot be right")],
         rule: Some(|facts| named(facts, "MPTCP_RST_EMPTCP")),
     },
     Spec {
@@ -91,6 +99,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A16", "P15", "P16"],
         source: "include/net/rstreason.h: MPTCP_RST_ERESOURCE",
         since: "6.10",
+        words: &[reset("MPTCP_RST_ERESOURCE", "no room for the subflow")],
         rule: Some(|facts| named(facts, "MPTCP_RST_ERESOURCE")),
     },
     Spec {
@@ -105,6 +114,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A16", "P15", "P16"],
         source: "include/net/rstreason.h: MPTCP_RST_EPROHIBIT",
         since: "6.10",
+        words: &[reset("MPTCP_RST_EPROHIBIT", "limits or endpoints forbid the subflow")],
         rule: Some(|facts| named(facts, "MPTCP_RST_EPROHIBIT")),
     },
     Spec {
@@ -119,6 +129,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A16"],
         source: "include/net/rstreason.h: MPTCP_RST_EWQ2BIG",
         since: "6.10",
+        words: &[reset("MPTCP_RST_EWQ2BIG", "too much data waits on the subflow")],
         rule: Some(|facts| named(facts, "MPTCP_RST_EWQ2BIG")),
     },
     Spec {
@@ -133,6 +144,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A16"],
         source: "include/net/rstreason.h: MPTCP_RST_EBADPERF",
         since: "6.10",
+        words: &[reset("MPTCP_RST_EBADPERF", "the subflow is too slow")],
         rule: Some(|facts| named(facts, "MPTCP_RST_EBADPERF")),
     },
     Spec {
@@ -147,6 +159,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["A16", "A17"],
         source: "include/net/rstreason.h: MPTCP_RST_EMIDDLEBOX",
         since: "6.10",
+        words: &[reset("MPTCP_RST_EMIDDLEBOX", "options or payload were changed on the way")],
         rule: Some(|facts| named(facts, "MPTCP_RST_EMIDDLEBOX")),
     },
 ];

@@ -1,9 +1,8 @@
 //! RSTs that answer a segment.
 
 use super::evidence::{errno, horizon, segment};
-use super::listener::cookie_age;
-use super::{Harm, RST_SENT, Spec};
-use crate::diagnose::cause::{ACK, FIN, Facts, SYN, Verdict};
+use super::{Harm, RST_SENT, Spec, counter, dropped, in_state, reset};
+use crate::diagnose::cause::{ACK, Facts, SYN, Verdict};
 use crate::diagnose::{reason, state};
 use crate::event::Certainty;
 use tcpwatch_common::owner::Memory;
@@ -25,6 +24,11 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P1", "Q7"],
         source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
         since: "5.10",
+        words: &[
+            reset("NO_SOCKET", "a SYN to a port on which nobody listens"),
+            dropped("NO_SOCKET", "nobody listens on the port"),
+            counter("OutRsts", "nobody listens on a port: scans are most of it on many hosts"),
+        ],
         rule: Some(closed_port),
     },
     Spec {
@@ -41,6 +45,10 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P1", "Q5"],
         source: "net/ipv4/tcp_ipv4.c: tcp_v4_rcv, no_tcp_socket",
         since: "5.10",
+        words: &[
+            reset("NO_SOCKET", "a SYN-ACK for a connect() that was given up"),
+            in_state("SYN_SENT", "the client gives up before the answer comes"),
+        ],
         rule: Some(forgotten_connect),
     },
     Spec {
@@ -55,24 +63,16 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P2", "P13", "P14"],
         source: "net/ipv4/tcp_input.c: tcp_rcv_state_process",
         since: "5.10",
+        words: &[
+            reset("TCP_ABORT_ON_DATA", "data after close(), or after shutdown() for reading"),
+            reset("TCP_TIMEWAIT_SOCKET", "data or a SYN for a socket that was closed and waits in FIN_WAIT2"),
+            dropped("TCP_ABORT_ON_DATA", "data after close() or shutdown()"),
+            in_state("FIN_WAIT1", "the peer sends data, which nobody will read"),
+            in_state("FIN_WAIT2", "the peer sends data instead of closing"),
+            counter("OutRsts", "peers send to sockets that were closed"),
+            counter("TCPAbortOnData", "data after close() or shutdown()"),
+        ],
         rule: Some(data_after_close),
-    },
-    Spec {
-        id: "stray-segment-to-listener",
-        events: RST_SENT,
-        summary: "a segment that belongs to no connection and no handshake reached the listener on port {port}",
-        many: "{count} segments without a connection reached listeners",
-        fix: Some(
-            "if they come in number: a scan, a load balancer that moved flows, or connections that ended before tcpwatch \
-             started",
-        ),
-        evidence: "a listener answered a segment that is no SYN, and neither a request nor a past connection has its addresses",
-        certainty: Certainty::Likely,
-        harm: Harm::Noise,
-        sites: &["P3", "P4", "Q7"],
-        source: "net/ipv4/tcp_input.c: tcp_rcv_state_process, LISTEN",
-        since: "5.10",
-        rule: Some(stray_segment),
     },
     Spec {
         id: "syn-in-handshake",
@@ -88,6 +88,13 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P6"],
         source: "net/ipv4/tcp_minisocks.c: tcp_check_req, embryonic_reset",
         since: "5.10",
+        words: &[
+            reset("INVALID_SYN", "another SYN, with another number, in the middle of a handshake"),
+            in_state("SYN_RECV", "another SYN comes"),
+            in_state("NEW_SYN_RECV", "another SYN comes"),
+            counter("AttemptFails", "another SYN came in the middle of a handshake"),
+            counter("EmbryonicRsts", "another SYN came in the middle of a handshake"),
+        ],
         rule: Some(syn_in_handshake),
     },
     Spec {
@@ -105,6 +112,18 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["P7", "P8", "P9", "P10", "P11"],
         source: "net/ipv4/tcp_input.c: tcp_rcv_state_process, SYN_SENT and SYN_RECV",
         since: "5.10",
+        words: &[
+            reset("NOT_SPECIFIED", "the first segment of a connection that was just accepted was refused"),
+            reset("TCP_INVALID_ACK_SEQUENCE", "an answer in SYN_SENT acknowledges a wrong number"),
+            reset("TCP_RFC7323_PAWS", "a SYN-ACK echoes a wrong timestamp"),
+            reset("TCP_TOO_OLD_ACK", "an ACK in SYN_RECV is too old"),
+            reset("TCP_ACK_UNSENT_DATA", "an ACK in SYN_RECV acknowledges too much"),
+            reset("TCP_OLD_ACK", "an ACK in SYN_RECV does not cover the SYN"),
+            dropped("TCP_INVALID_ACK_SEQUENCE", "a wrong answer to the SYN"),
+            in_state("SYN_SENT", "the answer does not fit the SYN"),
+            in_state("SYN_RECV", "an ACK acknowledges what was never sent"),
+            counter("PAWSActive", "a SYN-ACK echoes a wrong timestamp"),
+        ],
         rule: Some(bad_handshake_ack),
     },
 ];
@@ -200,19 +219,6 @@ fn after_orphan(facts: &Facts<'_>) -> Verdict {
             segment(facts),
         ])
         .fix(facts.segment_is(SYN).then(|| again.to_owned()))
-}
-
-fn stray_segment(facts: &Facts<'_>) -> Option<Verdict> {
-    // Without this reason it may also be a full queue with tcp_abort_on_overflow.
-    let stray = facts.answers_stray() && facts.reason_is("TCP_FLAGS") && facts.ended().is_none();
-    (stray && cookie_age(facts).is_none()).then(|| {
-        let certainty = if facts.mptcp_may_refuse() { Certainty::Possible } else { Certainty::Likely };
-        let what = if facts.segment_is(FIN) { "a FIN" } else { "an ACK" };
-        Verdict::new(certainty).with([
-            format!("{what} that fits no half-open request and no connection that ended lately"),
-            segment(facts),
-        ])
-    })
 }
 
 fn syn_in_handshake(facts: &Facts<'_>) -> Option<Verdict> {

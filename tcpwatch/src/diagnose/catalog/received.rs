@@ -1,7 +1,7 @@
 //! RSTs from the peer, told apart by the state that they meet.
 
 use super::evidence::segment;
-use super::{Harm, RST_RECEIVED, Spec};
+use super::{Harm, RST_RECEIVED, Spec, counter, dropped, in_state};
 use crate::diagnose::cause::{ACK, Facts, Verdict};
 use crate::diagnose::reason;
 use crate::event::Certainty;
@@ -26,6 +26,10 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["R1"],
         source: "net/ipv4/tcp_input.c: tcp_reset",
         since: "5.10",
+        words: &[
+            in_state("SYN_SENT", "the server answers with an RST"),
+            counter("AttemptFails", "a server refused the connect()"),
+        ],
         rule: Some(|facts| {
             let connecting = facts.began == Some(SYN_SENT);
             (facts.obeyed() && connecting).then(|| ended(facts, error(facts, "ECONNREFUSED")))
@@ -43,6 +47,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["R2"],
         source: "net/ipv4/tcp_input.c: tcp_reset",
         since: "5.10",
+        words: &[in_state("ESTABLISHED", "the peer resets it"), counter("EstabResets", "the peer reset it")],
         rule: Some(|facts| {
             let open = matches!(facts.began?, ESTABLISHED | FIN_WAIT1 | FIN_WAIT2);
             (ends_connection(facts) && open).then(|| ended(facts, error(facts, "ECONNRESET")))
@@ -62,6 +67,12 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["R3", "R4"],
         source: "net/ipv4/tcp_input.c: tcp_reset",
         since: "5.10",
+        words: &[
+            in_state("CLOSE_WAIT", "the process sends, and the peer answers with an RST"),
+            in_state("LAST_ACK", "the peer resets it"),
+            in_state("CLOSING", "the peer resets it"),
+            counter("EstabResets", "the peer closed and then reset it"),
+        ],
         rule: Some(|facts| {
             let errno = match facts.began? {
                 CLOSE_WAIT => "EPIPE",
@@ -83,6 +94,12 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["R5", "R6"],
         source: "net/ipv4/tcp_minisocks.c: tcp_check_req",
         since: "5.10",
+        words: &[
+            in_state("SYN_RECV", "the client resets it"),
+            in_state("NEW_SYN_RECV", "the client resets it"),
+            counter("AttemptFails", "a client gave up in the middle of the handshake"),
+            counter("EmbryonicRsts", "a client reset its own connect"),
+        ],
         rule: Some(|facts| {
             let half_open = matches!(facts.began?, NEW_SYN_RECV | SYN_RECV);
             (facts.obeyed() && half_open).then(|| ended(facts, unheard()))
@@ -100,6 +117,7 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["R7", "R8"],
         source: "net/ipv4/tcp_minisocks.c: tcp_timewait_state_process",
         since: "5.10",
+        words: &[in_state("TIME_WAIT", "the peer resets it")],
         rule: Some(|facts| (facts.obeyed() && facts.waits_out()).then(|| ended(facts, unheard()))),
     },
     Spec {
@@ -114,6 +132,13 @@ pub(super) const CAUSES: &[Spec] = &[
         sites: &["I1", "I2", "I3", "I4", "I5", "I6"],
         source: "net/ipv4/tcp_input.c: tcp_validate_incoming",
         since: "5.10",
+        words: &[
+            dropped("TCP_INVALID_SEQUENCE", "an RST from outside the window"),
+            dropped("TCP_INVALID_ACK_SEQUENCE", "an RST that does not acknowledge the SYN"),
+            dropped("TCP_RESET", "an RST with inexact number"),
+            in_state("SYN_SENT", "an RST does not acknowledge the SYN"),
+            counter("TCPChallengeACK", "an RST was not exact, and was not obeyed"),
+        ],
         rule: Some(ignored),
     },
 ];

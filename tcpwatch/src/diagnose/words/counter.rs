@@ -25,40 +25,16 @@ pub const WORDS: &[Word] = words! {
     "OutRsts" "RSTs that this host's TCP sent"
         "Every attempt counts: those of closed ports, of close(), of timers. What a firewall rejects is not in it, nor what an XDP \
          program or a raw socket sends. tcpwatch holds its own count against this one at the end of a run."
-        acts: [
-            "nobody listens on a port: scans are most of it on many hosts" => "closed-port",
-            "connections were refused their TIME_WAIT slot, and late segments follow" => "tw-bucket-overflow",
-            "processes close with unread data" => "close-with-unread-data",
-            "processes close with SO_LINGER 0" => "linger-zero",
-            "peers send to sockets that were closed" => "data-after-close",
-        ]
         look: ["`tcpwatch trace --events rst`: every one of them with its cause"]
         see: ["EstabResets", "NO_SOCKET", "TCP_STATE"];
     "EstabResets" "connections that ended from ESTABLISHED or CLOSE_WAIT in one step"
         "By an RST sent, by an RST received, or by a timer that gave up in silence. On loopback one RST counts twice: both ends are here."
-        acts: [
-            "the peer reset it" => "reset-by-peer",
-            "the peer closed and then reset it" => "reset-after-peer-close",
-            "a process closed with unread data" => "close-with-unread-data",
-            "a process closed with SO_LINGER 0" => "linger-zero",
-            "retransmissions ran out" => "connection-timed-out",
-        ]
         see: ["OutRsts", "ESTABLISHED"];
     "AttemptFails" "handshakes that failed, in either direction"
         "A connect() that was refused or ran out of time, and half-open requests that a client reset."
-        acts: [
-            "a server refused the connect()" => "connection-refused",
-            "a client gave up in the middle of the handshake" => "reset-in-handshake",
-            "another SYN came in the middle of a handshake" => "syn-in-handshake",
-        ]
         see: ["EmbryonicRsts", "SYN_SENT"];
     "EmbryonicRsts" "half-open requests that an RST ended, sent or received"
         "Mostly clients that go away in the middle of the handshake: port scans, health checks, short timeouts."
-        acts: [
-            "a client reset its own connect" => "reset-in-handshake",
-            "a last ACK met a full accept queue, with tcp_abort_on_overflow=1" => "accept-queue-overflow",
-            "another SYN came in the middle of a handshake" => "syn-in-handshake",
-        ]
         see: ["NEW_SYN_RECV", "INVALID_SYN"];
     "ActiveOpens" "connect() calls that sent a SYN"
         "The first SYN of each counts, not its repetitions."
@@ -83,48 +59,31 @@ pub const WORDS: &[Word] = words! {
     "ListenOverflows" "the accept queue of a listener was full"
         "Counted when a SYN comes and when a last ACK comes, and again for every repetition: one waiting client makes several. \
          Each also counts in ListenDrops. A process that accepts too slowly, or has stopped."
-        acts: [
-            "a SYN or a last ACK finds the accept queue full" => "accept-queue-full",
-            "a last ACK does, with tcp_abort_on_overflow=1" => "accept-queue-overflow",
-        ]
         look: ["`ss -ltnp`: Recv-Q above Send-Q names the listener, but only at that moment", "backlog of listen() and `sysctl net.core.somaxconn`: the smaller one counts", "CLOSE_WAIT of the same process: then it hangs, and no backlog is large enough"]
         see: ["ListenDrops", "LISTEN", "CLOSE_WAIT", "TCP_LISTEN_OVERFLOW"];
     "ListenDrops" "a listener turned a SYN or a last ACK away, for whatever reason"
         "ListenOverflows are part of it. The rest: a full queue of half-open requests, no memory, no route, an LSM, an ICMP error. \
          No drop reason tells of a SYN, only this counter does. tcpwatch holds its own count against this one."
-        acts: [
-            "the accept queue is full" => "accept-queue-full",
-            "the queue of half-open requests is full" => "syn-queue-full",
-            "there is no memory" => "listen-no-memory",
-            "no route back, an LSM, BPF, an ICMP error" => "listen-refused",
-        ]
         look: ["how much of it is ListenOverflows and TCPReqQFullDrop"]
         see: ["ListenOverflows", "TCPReqQFullDrop", "LISTEN"];
     "TCPReqQFullDrop" "SYNs dropped because the queue of half-open requests was full"
         "Only with net.ipv4.tcp_syncookies=0; otherwise cookies go out and TCPReqQFullDoCookies counts."
-        acts: ["the queue is full, and cookies are off" => "syn-queue-full"]
         look: ["`sysctl net.ipv4.tcp_syncookies net.ipv4.tcp_max_syn_backlog net.core.somaxconn`"]
         see: ["TCPReqQFullDoCookies", "SYN_RECV"];
     "TCPReqQFullDoCookies" "SYNs that met a full queue of half-open requests while cookies are on"
         "A cookie is sent unless the accept queue is full, too: then the SYN is dropped and counts here all the same. A flood, \
          or a backlog that is too small for the normal load."
-        acts: [
-            "a cookie is sent" => "syn-cookies-sent",
-            "the accept queue is full, too" => "accept-queue-full",
-        ]
         look: ["whether SyncookiesRecv follows SyncookiesSent: then they are genuine clients", "`dmesg`: \"Possible SYN flooding on port\""]
         see: ["SyncookiesSent", "TCPReqQFullDrop"];
     "SyncookiesSent" "SYN-ACKs with a cookie instead of a remembered request"
         "The queue of half-open requests was full. The connection loses options like window scaling if the client sends no \
          timestamps."
-        acts: ["the queue is full, and cookies are on" => "syn-cookies-sent"]
         see: ["SyncookiesRecv", "SyncookiesFailed"];
     "SyncookiesRecv" "cookies that came back valid"
         "Genuine clients, that got in because of cookies. Far fewer than SyncookiesSent are a flood."
         see: ["SyncookiesSent"];
     "SyncookiesFailed" "ACKs that carried no valid cookie, soon after cookies were sent"
         "A forged ACK, a cookie older than two minutes, or a late segment of an old connection. An RST with TCP_FLAGS answers it."
-        acts: ["an ACK to a listener is no valid cookie" => "syn-cookie-invalid"]
         see: ["SyncookiesSent", "TCP_FLAGS"];
     "TCPDeferAcceptDrop" "last ACKs without data, at a listener with TCP_DEFER_ACCEPT"
         "Not an error: the listener asked to be woken only when data comes."
@@ -134,7 +93,6 @@ pub const WORDS: &[Word] = words! {
         see: ["TCPMigrateReqFailure"];
     "TCPMigrateReqFailure" "connections of a closing listener that could not move"
         "They are reset."
-        acts: ["the listener is closed while connections wait" => "listener-closed"]
         see: ["TCPMigrateReqSuccess"];
     "TCPFastOpenListenOverflow" "SYNs with data whose listener has too many fast-open requests"
         "They are handled as usual SYNs, without fast open."
@@ -147,7 +105,6 @@ pub const WORDS: &[Word] = words! {
         "As many sockets were in TIME_WAIT as net.ipv4.tcp_max_tw_buckets allows, or there was no memory for one more. The \
          connection ends at once, and the peer's next segment draws an RST with NO_SOCKET or TCP_FLAGS. No kernel from 5.10 on \
          prints a line in its log about it. tcpwatch holds its own count against this one."
-        acts: ["the table is full, or there is no memory" => "tw-bucket-overflow"]
         look: ["/proc/net/sockstat: `tw` against `sysctl net.ipv4.tcp_max_tw_buckets`; both per network namespace", "which process closes so many short connections, and why it does not keep them open"]
         see: ["TIME_WAIT", "NO_SOCKET", "TCP_FLAGS"];
     "TW" "sockets whose TIME_WAIT ran its full time"
@@ -155,7 +112,6 @@ pub const WORDS: &[Word] = words! {
         see: ["TIME_WAIT", "TWKilled"];
     "TWKilled" "small sockets that lived for 4 seconds or less"
         "With a short net.ipv4.tcp_fin_timeout: FIN_WAIT2 of closed sockets that ran out."
-        acts: ["FIN_WAIT2 runs out early, and the peer sends later" => "fin-wait2-timeout"]
         see: ["TW", "FIN_WAIT2"];
     "TWRecycled" "TIME_WAIT sockets whose ports a new connect() took over"
         "This is net.ipv4.tcp_tw_reuse at work. Harmless."
@@ -163,37 +119,22 @@ pub const WORDS: &[Word] = words! {
 
     "TCPAbortOnClose" "close() with unread data"
         "The process closed, or ended, and received data lay unread. MPTCP does the same without counting."
-        acts: ["close() or exit with unread data" => "close-with-unread-data"]
         see: ["TCP_ABORT_ON_CLOSE"];
     "TCPAbortOnData" "SO_LINGER 0, or data for a socket that nobody reads"
         "Two acts in one counter, and the reset reasons are not what its name suggests: close() with SO_LINGER 0 carries \
          TCP_STATE, late data carries TCP_ABORT_ON_DATA. Data that meets the small socket of an orphan \
          counts in OutRsts only."
-        acts: [
-            "close() with SO_LINGER 0" => "linger-zero",
-            "data after close() or shutdown()" => "data-after-close",
-            "TCP_LINGER2 is negative and the FIN is acknowledged" => "linger2-abort",
-        ]
         see: ["TCP_STATE", "TCP_ABORT_ON_DATA"];
     "TCPAbortOnLinger" "TCP_LINGER2 is negative: reset instead of FIN_WAIT2"
         "Not SO_LINGER: that counts in TCPAbortOnData."
-        acts: ["close() in FIN_WAIT2 with TCP_LINGER2 negative" => "linger2-abort"]
         see: ["TCP_ABORT_ON_LINGER", "TCPAbortOnData"];
     "TCPAbortOnMemory" "orphans that were given up: too many, or no memory"
         "One of net.ipv4.tcp_max_orphans and net.ipv4.tcp_mem is reached. Some of them are given up without an RST."
-        acts: [
-            "more orphans than tcp_max_orphans" => "orphan-limit",
-            "more pages than tcp_mem" => "out-of-memory",
-        ]
         look: ["/proc/net/sockstat: orphan, mem", "`dmesg`: \"too many orphaned sockets\", \"out of memory\""]
         see: ["TCP_ABORT_ON_MEMORY", "FIN_WAIT1", "TCPMemoryPressures"];
     "TCPAbortOnTimeout" "connections that the kernel gave up: the peer did not answer"
         "Retransmissions, window probes, TCP_USER_TIMEOUT or keepalive ran out; a connect() without an answer counts, too. \
          Only keepalive sends an RST. The others go in silence, and a peer that comes back draws one later."
-        acts: [
-            "keepalive probes went unanswered" => "keepalive-timeout",
-            "anything else ran out, and the peer sends after that" => "connection-timed-out",
-        ]
         look: ["loss between the hosts, peers that vanish; `ss -tno`: timer", "`sysctl net.ipv4.tcp_retries2`"]
         see: ["TCP_KEEPALIVE_TIMEOUT", "TCPTimeouts"];
     "TCPAbortFailed" "an RST that could not be made for lack of memory"
@@ -206,7 +147,6 @@ pub const WORDS: &[Word] = words! {
 
     "TCPChallengeACK" "challenge ACKs sent (RFC 5961)"
         "An RST, a SYN or an ACK was in the window, or nearly, but not exact. The peer is asked to prove that it means it."
-        acts: ["an RST was not exact, and was not obeyed" => "rst-ignored"]
         look: ["a few are lost state at a peer; many are forged segments"]
         see: ["TCP_RESET", "TCPSYNChallenge"];
     "TCPSYNChallenge" "challenge ACKs for a SYN in the middle of a connection"
@@ -214,7 +154,6 @@ pub const WORDS: &[Word] = words! {
         see: ["TCPChallengeACK", "TCP_INVALID_SYN"];
     "PAWSActive" "answers to a SYN with a wrong timestamp"
         "Each draws an RST."
-        acts: ["a SYN-ACK echoes a wrong timestamp" => "bad-handshake-ack"]
         see: ["TCP_RFC7323_PAWS"];
     "PAWSEstab" "segments of connections with an old timestamp"
         "Dropped as old duplicates."

@@ -12,11 +12,6 @@ pub const WORDS: &[Word] = words! {
     "NO_SOCKET" "neither a connection nor a listener for the segment"
         "Unless the segment was an RST itself, an RST with the reset reason of the same name answers it. A SYN cookie's ACK \
          that finds the accept queue full is also dropped under this name."
-        acts: [
-            "nobody listens on the port" => "closed-port",
-            "the connection ended before" => "late-segment",
-            "a valid SYN cookie comes back and the accept queue is full" => "accept-queue-full",
-        ]
         look: ["the page of the reset reason: what may have been there before"]
         see: ["TCP_CLOSE"];
     "SOCKET_CLOSE" "what waited in a socket when it was closed"
@@ -78,15 +73,9 @@ pub const WORDS: &[Word] = words! {
     "TCP_FLAGS" "flags that fit no socket: mostly an ACK that reached a listener"
         "At a listener it mostly means an ACK that belongs to no handshake, and the reset reason of the same name answers it; \
          SYN with FIN is dropped without an answer. In a connection it is a segment without ACK, RST and SYN."
-        acts: [
-            "a late segment of an old connection meets the listener" => "stray-segment-to-listener",
-            "the same, and the connection was refused its TIME_WAIT slot" => "tw-bucket-overflow",
-            "the ACK of a SYN cookie that is not valid" => "syn-cookie-invalid",
-        ]
         see: ["NO_SOCKET", "LISTEN"];
     "TCP_ABORT_ON_DATA" "data for a socket that nobody reads any more"
         "The process closed the socket, or shut it for reading. An RST goes back."
-        acts: ["data after close() or shutdown()" => "data-after-close"]
         see: ["FIN_WAIT2", "TCPAbortOnData"];
     "TCP_ZEROWINDOW" "data came although the window is closed"
         "The process does not read, the receive buffer is full and the peer was told so. This is a window probe, or a peer \
@@ -126,11 +115,6 @@ pub const WORDS: &[Word] = words! {
         "The client believes itself connected, this host dropped its ACK. It comes again with the data or the next SYN-ACK. \
          With net.ipv4.tcp_abort_on_overflow=1 an RST with the reason INVALID_SYN follows. A lack of memory or of a route, or \
          an LSM, carries the same name although no queue is full."
-        acts: [
-            "the accept queue is full" => "accept-queue-full",
-            "the same, and tcp_abort_on_overflow=1" => "accept-queue-overflow",
-            "the queue has room: no memory, no route, an LSM or BPF refuses" => "listen-refused",
-        ]
         look: ["`ss -ltn`: Recv-Q above Send-Q", "`nstat -az TcpExtListenOverflows TcpExtListenDrops`: both grow, or only the second"]
         see: ["ListenOverflows", "INVALID_SYN"];
     "TCP_OLD_SEQUENCE" "a segment from before the window: a duplicate"
@@ -138,7 +122,6 @@ pub const WORDS: &[Word] = words! {
         see: ["TCP_OLD_DATA", "TCP_INVALID_SEQUENCE"];
     "TCP_INVALID_SEQUENCE" "a segment from outside the window"
         "Sequence numbers that this connection does not expect. An RST that comes like this is not obeyed."
-        acts: ["an RST from outside the window" => "rst-ignored"]
         look: ["forged segments, an earlier connection on the same ports, a middlebox that changes sequence numbers"]
         see: ["TCP_INVALID_END_SEQUENCE", "TCP_RESET"];
     "TCP_INVALID_END_SEQUENCE" "a segment that ends beyond the window"
@@ -146,15 +129,10 @@ pub const WORDS: &[Word] = words! {
         see: ["TCP_INVALID_SEQUENCE", "BeyondWindow"];
     "TCP_INVALID_ACK_SEQUENCE" "in SYN_SENT: it acknowledges something else than the SYN"
         "An RST answers it, unless it is one itself: then it is not obeyed."
-        acts: [
-            "a wrong answer to the SYN" => "bad-handshake-ack",
-            "an RST that does not acknowledge the SYN" => "rst-ignored",
-        ]
         see: ["SYN_SENT"];
     "TCP_RESET" "an RST that is not obeyed"
         "Inside the window but not at the exact number: a challenge ACK goes back (RFC 5961), and a genuine peer resets again, \
          exactly. Also an RST to a listener, and one in SYN_SENT without ACK."
-        acts: ["an RST with inexact number" => "rst-ignored"]
         look: ["`nstat -az TcpExtTCPChallengeACK`; in number they are forged"]
         see: ["TCPChallengeACK", "TCP_INVALID_SEQUENCE"];
     "TCP_INVALID_SYN" "a SYN in the middle of a connection"
@@ -193,7 +171,6 @@ pub const WORDS: &[Word] = words! {
         see: ["TCPMinTTLDrop"];
     "QUEUE_PURGE" "what waited in a queue when the queue was emptied"
         "The end of a socket, mostly: unread and unsent data goes like this at close(). Not an error by itself, and frequent."
-        acts: ["unread data at close()" => "close-with-unread-data"]
         see: ["TCP_ABORT_ON_CLOSE"];
     "PFMEMALLOC" "the segment was received with memory reserved for swapping"
         "The host is out of memory to the point that only sockets which help to free it may receive."
