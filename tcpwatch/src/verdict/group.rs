@@ -148,6 +148,9 @@ impl Group {
         let example = self.example.as_ref();
         let cause = example.and_then(|event| event.cause.as_ref());
         let title = self.title(key, count, cause);
+        let mut why: Vec<String> =
+            cause.map(|cause| cause.summary.clone()).filter(|why| *why != title).into_iter().collect();
+        why.extend(self.pressure());
         let mut who: Vec<Party> =
             self.who.values().map(|(owner, count)| Party { owner: owner.clone(), count: *count }).collect();
         who.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.owner.pid.cmp(&b.owner.pid)));
@@ -170,7 +173,7 @@ impl Group {
             peers,
             peer_count,
             peers_more: self.peers_more,
-            why: cause.map(|cause| cause.summary.clone()).filter(|why| *why != title).into_iter().collect(),
+            why,
             title,
             evidence: self.evidence(count, watched_ns),
             fix: cause.and_then(|cause| cause.fix.clone()).into_iter().collect(),
@@ -258,6 +261,24 @@ impl Group {
         actions.sort();
         lines.extend(actions.iter().map(|(act, count)| format!("{count} {}", words(act))));
         lines
+    }
+
+    /// What makes the queue overflow, by most of the events.
+    fn pressure(&self) -> Option<String> {
+        let (pressure, count) = self.pressures.iter().max_by_key(|(_, count)| **count)?;
+        let text = match pressure {
+            Pressure::SlowAccept => {
+                "the process does not call accept(): it is stopped, stuck, or all its workers are busy"
+            }
+            Pressure::Burst => {
+                "the process accepts; more connections come at once than its queue holds: a burst"
+            }
+            Pressure::SynFlood => {
+                "half-open connections of many peers, and none gets on: a SYN flood, not a slow process"
+            }
+        };
+        let all: u64 = self.actions.values().sum();
+        Some(if *count == all { text.to_owned() } else { format!("{text} ({count} of {all} times)") })
     }
 
     /// The states that it happened in, when there are several.
