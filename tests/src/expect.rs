@@ -56,6 +56,10 @@ pub struct Expect {
     pub hows: Vec<&'static str>,
     pub reason: Option<&'static str>,
     pub causes: Vec<&'static str>,
+    /// What a host that grants tracepoints alone may say instead: it saw less of what came before.
+    pub weak_causes: Vec<&'static str>,
+    /// How many sockets one event stands for at most.
+    pub sockets: Option<u64>,
     pub sites: Vec<&'static str>,
     pub listen: Option<Listen>,
     /// Used and limit of the TIME_WAIT table.
@@ -83,6 +87,8 @@ impl Expect {
             hows: Vec::new(),
             reason: None,
             causes: Vec::new(),
+            weak_causes: Vec::new(),
+            sockets: None,
             sites: Vec::new(),
             listen: None,
             timewait: None,
@@ -114,6 +120,17 @@ impl Expect {
 
     pub fn listen_drop(local: SocketAddr, remote: SocketAddr, listen: Listen) -> Self {
         Self { listen: Some(listen), ..Self::new("listen_drop", Side::Server, local, remote) }
+    }
+
+    /// A process holds so many sockets that their peers closed. It is told again and again while they are there.
+    pub fn leak(local: SocketAddr, remotes: Vec<SocketAddr>) -> Self {
+        const AGAIN: u64 = 1_000;
+        let sockets = remotes.len() as u64;
+        let first = Self::new("close_wait_leak", Side::Server, local, remotes[0]);
+        // The first look may find only some of them old enough; then all are told at once.
+        Self { remotes, times: sockets + 1..=sockets * AGAIN, sockets: Some(sockets), ..first }
+            .state("CLOSE_WAIT")
+            .cause("close-wait-leak")
     }
 
     pub fn at(self, side: Side) -> Self {
@@ -155,6 +172,10 @@ impl Expect {
 
     pub fn causes(self, ids: &[&'static str]) -> Self {
         Self { causes: ids.to_vec(), ..self }
+    }
+
+    pub fn weakly(self, ids: &[&'static str]) -> Self {
+        Self { weak_causes: ids.to_vec(), ..self }
     }
 
     pub fn site(self, functions: &[&'static str]) -> Self {

@@ -240,7 +240,7 @@ fn verdicts(
                     let ours = events_of(record, &captured.events);
                     let wrong = unbalanced(label, record, &ours, rules);
                     let judged: Vec<&Value> =
-                        ours.into_iter().filter(|event| judge::is_judged(event)).collect();
+                        ours.into_iter().filter(|event| judge::is_judged(event, &record.expects)).collect();
                     let mut problems = judge::judge(&record.expects, &judged, record.inodes(), rules);
                     if !wrong.is_empty() {
                         problems.push("its books do not balance".to_owned());

@@ -13,6 +13,8 @@ use crate::sys;
 
 /// Loading and attaching takes seconds under emulation.
 const START: Duration = Duration::from_secs(180);
+/// In CLOSE_WAIT for longer is a leak.
+const LEAK_AFTER: &str = "2s";
 const END: Duration = Duration::from_secs(90);
 
 #[derive(Default)]
@@ -42,7 +44,14 @@ impl Watch {
     pub fn start(path: &str, extra: &str) -> Result<Self> {
         let mut command = Command::new(path);
         command
-            .args(["trace", "--json", "--events", "rst,listen,tw,state"])
+            .args([
+                "trace",
+                "--json",
+                "--events",
+                "rst,listen,tw,state,leak",
+                "--close-wait-after",
+                LEAK_AFTER,
+            ])
             .args(extra.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -28,12 +28,6 @@ const NOT_PROVOKED: &[NotProvoked] = &[
         "an allocation of the kernel would have to fail",
         "a_syn_tells_by_how_far_it_came",
     ),
-    not_provoked("close-wait-leak", "tcpwatch does not look for it yet", "ids_are_unique_and_kebab_case"),
-    not_provoked(
-        "syn-cookie-invalid",
-        "tcpwatch does not keep in mind yet when a listener sent cookies",
-        "p3_a_cookie_that_is_none",
-    ),
     not_provoked(
         "mptcp-eunspec",
         "the peer would have to speak MPTCP over two subflows and end one",

@@ -1,8 +1,11 @@
 //! Whose socket it is, where that is not simply who made it: workers, siblings, passed and inherited descriptors.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 
-use super::{PLAIN, PORT, Scenario, scenario};
+use super::{ALL, PLAIN, PORT, Scenario, scenario};
 use crate::actor::Actor;
 use crate::expect::{Expect, Listen, Side};
 use crate::packet::{ACK, RST, SYN};
@@ -64,6 +67,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         PLAIN,
         &["accept-queue-full", "stray-segment-to-listener"],
         reuseport_drop,
+    ),
+    scenario(
+        "close-wait-leak",
+        "a process does not close what its peers closed",
+        ALL,
+        &["close-wait-leak"],
+        close_wait_leak,
     ),
 ];
 
@@ -252,7 +262,7 @@ fn reuseport_drop(s: &mut Stage) -> Result<()> {
         raw.send(SYN, 0)?;
         let mut answer = None;
         s.wait("an answer or a drop", || {
-            answer = raw.next(std::time::Duration::from_millis(20), |seen| seen.flags & SYN != 0)?;
+            answer = raw.next(Duration::from_millis(20), |seen| seen.flags & SYN != 0)?;
             Ok(answer.is_some() || s.growth(Side::Server, "ListenDrops")? > 0)
         })?;
         if let Some(answer) = answer {
@@ -283,4 +293,30 @@ fn reuseport_drop(s: &mut Stage) -> Result<()> {
         return Ok(());
     }
     bail!("64 connections and none met the narrow listener twice")
+}
+
+/// Three connections that the client closes and the server keeps; their server's end, and the clients' ends.
+pub(super) fn half_closed(s: &Stage, srv: &Actor, cli: &Actor) -> Result<(SocketAddr, Vec<SocketAddr>)> {
+    let listener = s.listener(srv, PORT, 16)?;
+    let conns = [0; 3].map(|_| s.connection(srv, listener, cli));
+    let conns = conns.into_iter().collect::<Result<Vec<Conn>>>()?;
+    for conn in &conns {
+        cli.close(conn.cli)?;
+        s.server_state(conn, Some("CLOSE_WAIT"))?;
+    }
+    Ok((conns[0].server, conns.iter().map(|conn| conn.client).collect()))
+}
+
+/// The time that makes a leak (`--close-wait-after`) twice, and the pauses between two looks for one. Nothing can be waited for: that
+/// nothing happens in this time is what it is about.
+pub(super) fn outlast_a_leak() {
+    std::thread::sleep(Duration::from_secs(8));
+}
+
+fn close_wait_leak(s: &mut Stage) -> Result<()> {
+    let (srv, cli) = s.both()?;
+    let (server, clients) = half_closed(s, &srv, &cli)?;
+    outlast_a_leak();
+    s.expect(Expect::leak(server, clients).owner(&srv));
+    Ok(())
 }
