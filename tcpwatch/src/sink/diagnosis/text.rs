@@ -7,6 +7,8 @@ use crate::sink::time;
 use crate::verdict::{Harm, Verdict};
 use std::io::{self, Write};
 
+/// Verdicts that are shown in full: more than these nobody reads in an incident.
+const IN_FULL: usize = 8;
 /// Width of the words at the left.
 const LABEL: usize = 10;
 
@@ -65,8 +67,20 @@ pub(super) fn diagnosis(
 }
 
 fn list(out: &mut impl Write, options: TextOptions, verdicts: &[Verdict]) -> io::Result<()> {
-    for (i, verdict) in verdicts.iter().enumerate() {
+    for (i, verdict) in verdicts.iter().enumerate().take(IN_FULL) {
         show(out, options, i + 1, verdict)?;
+    }
+    let rest = verdicts.get(IN_FULL..).unwrap_or_default();
+    if !rest.is_empty() {
+        writeln!(out, "\nAnd, of less harm or fewer (in full with --json, or with a filter):")?;
+    }
+    for (i, verdict) in rest.iter().enumerate() {
+        let lead = format!("{}. ", IN_FULL + i + 1);
+        let text = format!("{} ({})", verdict.title, verdict.cause);
+        for (i, line) in wrap(&text, WIDTH - lead.len()).iter().enumerate() {
+            let lead = if i == 0 { lead.clone() } else { " ".repeat(lead.len()) };
+            writeln!(out, "{lead}{line}")?;
+        }
     }
     Ok(())
 }
