@@ -50,6 +50,8 @@ pub enum Command {
     DocsCauses,
     /// Print the page `docs/reasons.md`, made from the dictionary.
     DocsReasons,
+    /// Print the page `docs/callers.md`, made from the table of callers.
+    DocsCallers,
 }
 
 /// What comes of a command line that is in order.

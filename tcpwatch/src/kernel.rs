@@ -1,6 +1,7 @@
 //! What the running kernel is: its types, its hooks, its names.
 
 pub mod btf;
+pub mod census;
 pub mod hooks;
 pub mod names;
 pub mod shape;

@@ -50,6 +50,7 @@ pub fn run(command: Command, host: &Host) -> Result<Exit> {
     match command {
         Command::Trace(options) => pipeline::trace(&options, host),
         Command::Diagnose(options) => pipeline::diagnose(&options, host),
+        Command::Doctor(options) if options.census => census(&options, host),
         Command::Doctor(options) => doctor(&options, host),
         Command::Explain(options) => explain(&options),
         Command::DocsHooks => {
@@ -62,6 +63,10 @@ pub fn run(command: Command, host: &Host) -> Result<Exit> {
         }
         Command::DocsReasons => {
             write_out(&diagnose::words::page())?;
+            Ok(Exit::Ok)
+        }
+        Command::DocsCallers => {
+            write_out(&kernel::census::page::page())?;
             Ok(Exit::Ok)
         }
     }
@@ -126,6 +131,17 @@ fn explain(options: &ExplainOptions) -> Result<Exit> {
     let answer = cli::explain::answer(options.name.as_deref(), kernel.as_ref())?;
     write_out(&if options.json { answer.json() } else { answer.text() })?;
     Ok(Exit::Ok)
+}
+
+/// Whether every place in this kernel that sends resets is known. Loads nothing into the kernel.
+fn census(options: &DoctorOptions, host: &Host) -> Result<Exit> {
+    let report = cli::doctor::census::Report {
+        version: VERSION.to_owned(),
+        kernel: kernel::release(),
+        taken: kernel::census::take(host.proc.root()),
+    };
+    write_out(&if options.json { report.json() } else { report.text() })?;
+    Ok(if report.is_complete() { Exit::Ok } else { Exit::Failed })
 }
 
 /// Writes a page to standard output. A reader that has gone is no error.

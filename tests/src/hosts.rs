@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::stage::NotHere;
 use crate::tally::{Tally, say};
 
+mod census;
 mod degraded;
 pub mod disguise;
 mod filters;
@@ -69,6 +70,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         filters::CASES,
         pids::CASES,
         signals::CASES,
+        census::CASES,
         lockdown::CASES,
     ]
     .into_iter()

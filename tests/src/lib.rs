@@ -1,10 +1,11 @@
 //! Scenarios that provoke every event on a real kernel and know the truth about it.
 //!
 //! `scenarios` are the scripts, `stage` is what they play on, `actor` and `raw` are who plays, `expect` is what
-//! they know, `judge` compares it with what tcpwatch printed, `run` holds all of it together. `hosts` is a suite of its own:
-//! bad input and bad hosts. `incidents` are whole stories with real programs.
+//! they know, `judge` compares it with what tcpwatch printed, `run` holds all of it together. `census` looks at the
+//! kernel's own text. `hosts` is a suite of its own: bad input and bad hosts. `incidents` are whole stories with real programs.
 
 pub mod actor;
+mod census;
 pub mod counters;
 pub mod expect;
 pub mod hosts;

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::census;
 use crate::expect::Expect;
 use crate::judge::{self, Rules};
 use crate::net::{Family, Pair};
@@ -28,6 +29,7 @@ pub struct Options {
     pub slots: Option<usize>,
     pub tracepoints_only: bool,
     pub strict_causes: bool,
+    pub census: bool,
 }
 
 /// What became of a scenario on stage.
@@ -280,6 +282,17 @@ fn report(
             .note(&format!("stream {}", options.families.first().map_or("v4", |one| one.label())), &problems);
         if !problems.is_empty() && !captured.stderr.trim().is_empty() {
             say(&format!("     tcpwatch wrote: {}", captured.stderr.trim()));
+        }
+    }
+    if let Some(path) = options.tcpwatch.as_ref().filter(|_| options.census) {
+        // The kernel's text has no family either.
+        let label = "census v4";
+        match census::problems(path, options.global) {
+            Ok(problems) => tally.note(label, &problems),
+            Err(error) => match error.downcast::<NotHere>() {
+                Ok(NotHere(why)) => tally.skip(label, &why),
+                Err(error) => tally.note(label, &[format!("{error:#}")]),
+            },
         }
     }
     for line in books {

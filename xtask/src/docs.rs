@@ -27,6 +27,7 @@ const PAGES: &[Page] = &[
     Page { file: "docs/hooks.md", args: &["docs", "hooks"], place: Place::Whole },
     Page { file: "docs/causes.md", args: &["docs", "causes"], place: Place::Whole },
     Page { file: "docs/reasons.md", args: &["docs", "reasons"], place: Place::Whole },
+    Page { file: "docs/callers.md", args: &["docs", "callers"], place: Place::Whole },
 ];
 
 /// `cargo xtask docs`.

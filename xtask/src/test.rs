@@ -63,9 +63,9 @@ enum Step {
 }
 
 /// How tcpwatch is told to attach: by itself, and on every lower rung of its ladder, so that hosts which grant less are proven
-/// on the same kernels.
+/// on the same kernels. The census is of the kernel, whatever is attached: once is enough.
 const RUNGS: &[(&str, &[&str])] = &[
-    ("", &[]),
+    ("", &["--census"]),
     ("kprobe", &["--args", "--attach kprobe"]),
     ("tracep.", &["--args", "--attach tracepoint", "--tracepoints-only"]),
 ];
@@ -156,7 +156,7 @@ impl Run<'_> {
         command
             .arg("run")
             .args(names)
-            .args(["--family", "both", "--tcpwatch"])
+            .args(["--census", "--family", "both", "--tcpwatch"])
             .arg(&dist.tcpwatch)
             .args(extra);
         let rung = if extra.is_empty() { "" } else { "tracep." };

@@ -60,6 +60,8 @@ pub(super) enum Page {
     Causes,
     /// The kernel's names
     Reasons,
+    /// The kernel's functions that lead to a reset, and to which causes
+    Callers,
 }
 
 #[derive(Debug, Args)]
@@ -163,11 +165,14 @@ pub(super) struct KernelArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
+    /// Instead, find everything in this kernel's own text that sends resets, and tell whether all of it is known
+    #[arg(long)]
+    pub(super) census: bool,
     /// One JSON object
     #[arg(long)]
     pub(super) json: bool,
     /// Types (BTF) of the running kernel, where it does not show them itself
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "census")]
     pub(super) btf: Option<PathBuf>,
 }
 

@@ -1,5 +1,7 @@
 //! `tcpwatch doctor`: what is seen on this host, what is not, and what to do about it.
 
+pub mod census;
+
 use super::page::Page;
 use crate::host::preflight::{self, Finding, HookStatus};
 use serde::Serialize;

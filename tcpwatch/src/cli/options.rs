@@ -105,6 +105,8 @@ impl Default for WatchOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DoctorOptions {
     pub json: bool,
+    /// Count callers instead.
+    pub census: bool,
     /// As in [`TraceOptions::btf`].
     pub btf: Option<PathBuf>,
 }
@@ -124,9 +126,9 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
         None => Command::Trace(trace(typed.trace, host)?),
         Some(Sub::Trace(args)) => Command::Trace(trace(*args, host)?),
         Some(Sub::Diagnose(args)) => Command::Diagnose(diagnose(*args, host)?),
-        Some(Sub::Doctor(DoctorArgs { json, btf })) => {
+        Some(Sub::Doctor(DoctorArgs { census, json, btf })) => {
             readable(btf.as_deref())?;
-            Command::Doctor(DoctorOptions { json, btf })
+            Command::Doctor(DoctorOptions { json, census, btf })
         }
         Some(Sub::Explain(ExplainArgs { name, json, btf })) => {
             readable(btf.as_deref())?;
@@ -135,6 +137,7 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
         Some(Sub::Docs { page: Page::Hooks }) => Command::DocsHooks,
         Some(Sub::Docs { page: Page::Causes }) => Command::DocsCauses,
         Some(Sub::Docs { page: Page::Reasons }) => Command::DocsReasons,
+        Some(Sub::Docs { page: Page::Callers }) => Command::DocsCallers,
     })
 }
 

@@ -67,9 +67,10 @@ fn every_flag_arrives() {
 
 #[test]
 fn doctor_and_docs_have_their_own_options() {
-    let doctor = |json| Ok(Parsed::Run(Command::Doctor(DoctorOptions { json, btf: None })));
-    assert_eq!(parsed("doctor"), doctor(false));
-    assert_eq!(parsed("doctor --json"), doctor(true));
+    let doctor = |json, census| Ok(Parsed::Run(Command::Doctor(DoctorOptions { json, census, btf: None })));
+    assert_eq!(parsed("doctor"), doctor(false, false));
+    assert_eq!(parsed("doctor --json"), doctor(true, false));
+    assert_eq!(parsed("doctor --census --json"), doctor(true, true));
     assert_eq!(parsed("docs hooks"), Ok(Parsed::Run(Command::DocsHooks)));
 }
 

@@ -117,7 +117,7 @@ fn function(line: &str) -> Option<(u64, &str)> {
 }
 
 /// A name without what the compiler hung on when it split or cloned the function.
-fn base_name(name: &str) -> &str {
+pub(super) fn base_name(name: &str) -> &str {
     const SUFFIXES: [&str; 6] = [".part.", ".constprop.", ".isra.", ".cold", ".llvm.", ".lto_priv."];
     let cut = SUFFIXES.iter().filter_map(|suffix| name.find(suffix)).filter(|at| *at > 0).min();
     cut.map_or(name, |at| &name[..at])

@@ -69,6 +69,9 @@ struct Run {
     /// An event without a cause is a failure
     #[arg(long)]
     strict_causes: bool,
+    /// Also count who sends resets in the kernel's text: a caller that tcpwatch does not know is a failure
+    #[arg(long, conflicts_with = "dry_run")]
+    census: bool,
     /// Play without tcpwatch and hold only the kernel's counters against the plan
     #[arg(long, conflicts_with_all = ["tcpwatch", "keep"])]
     dry_run: bool,
@@ -198,6 +201,7 @@ fn work() -> Result<bool> {
                 slots: run.jobs,
                 tracepoints_only: run.tracepoints_only,
                 strict_causes: run.strict_causes,
+                census: run.census,
             })
         }
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::degraded::{nothing_wrong, watch_close_unread};
-use super::{Case, Lab, When, attached, case, sys};
+use super::{Case, Lab, When, attached, case, census, sys};
 use crate::stage::not_here;
 
 pub(super) const CASES: &[Case] = &[
@@ -41,6 +41,9 @@ fn confidentiality(lab: &Lab) -> Result<()> {
         ended
             .refused(1, &["lockdown", "confidentiality", "lockdown=integrity"])
             .with_context(|| format!("arguments {args:?}"))?;
+    }
+    if std::fs::metadata(census::KCORE).is_ok() {
+        census::refuses(lab, &[], "/proc/kcore cannot be read", "confidentiality").context("census")?;
     }
     let doctor = lab.tool(&["doctor"]).run()?;
     doctor.exits(1).context("doctor")?;
