@@ -252,8 +252,6 @@ pub fn books<'a>(events: impl Iterator<Item = &'a Value>) -> [u64; 3] {
                     || text(event, "/site").is_some_and(|site| site.starts_with("nf_"));
                 if firewall { None } else { Some(0) }
             }
-            // A wrong cookie has a counter of its own and is no drop to the kernel.
-            Some("listen_drop") if text(event, "/cause/id") == Some("syn-cookie-invalid") => None,
             Some("listen_drop") => {
                 matches!(text(event, "/listen/action"), Some("dropped" | "reset")).then_some(1)
             }

@@ -63,11 +63,10 @@ const NOT_PROVOKED: &[NotProvoked] = &[
 const PAGE: &str = include_str!("../../../docs/causes.md");
 
 /// Where the tests from recorded values are.
-const TESTS: [&str; 4] = [
+const TESTS: [&str; 3] = [
     include_str!("../../../tcpwatch/src/diagnose/cause/tests.rs"),
     include_str!("../../../tcpwatch/src/diagnose/cause/tests/listener.rs"),
     include_str!("../../../tcpwatch/src/diagnose/cause/tests/mptcp.rs"),
-    include_str!("../../../tcpwatch/src/diagnose/catalog.rs"),
 ];
 
 /// The ids of the page, up to the table of kernel sites.
