@@ -74,6 +74,8 @@ offsets! {
     sock_flags "sock_common" "skc_flags" Required;
     /// Valid for a request socket only: the listener it belongs to.
     sock_listener "sock_common" "skc_listener" Required;
+    /// Link back from the next one in its hash table, NULL while it is in none: of full sockets, minisocks and requests.
+    sock_pprev "sock_common" "skc_node.pprev" Optional;
     sock_protocol "sock" "sk_protocol" Required;
     sock_socket "sock" "sk_socket" Required;
     sock_ack_backlog "sock" "sk_ack_backlog" Required;

@@ -36,7 +36,9 @@ fn handle(context: &impl Returned) -> Option<()> {
         return None;
     }
     let listener = Sock(context.arg(0));
-    let killed = was_removed(REMOVED_REQUEST, Sock(context.arg(2)));
+    // The note may be about an earlier request at this address, which went the moment before; this one is still held here.
+    let request = Sock(context.arg(2));
+    let killed = was_removed(REMOVED_REQUEST, request) && request.is_unhashed();
     let kind = if killed { kind::RST_RECEIVED } else { kind::RST_IGNORED };
     let flow = segment.flow_of_receiver(listener.netns());
     // The listener stands in for the request: its owner is the one to know.

@@ -148,6 +148,13 @@ impl Sock {
         }
     }
 
+    /// In no hash table any more: a request or minisock that was removed. Where that cannot be told, it may be.
+    #[inline(always)]
+    pub fn is_unhashed(self) -> bool {
+        let pprev: u64 = field!(self.0, sock_pprev);
+        pprev == 0
+    }
+
     /// Half-open requests that are young, of a listener.
     #[inline(always)]
     pub fn young_requests(self) -> u32 {
