@@ -84,4 +84,8 @@ pub fn passive(
         event.listen(&sock.listen(1));
     }
     emit::send(context.context(), event);
+    if state == state::CLOSE {
+        // The segment ended the socket; the next one finds nobody.
+        owners::note_end(&flow, end::RESET_SENT, emit::now());
+    }
 }

@@ -102,6 +102,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         user_timeout_nobody,
     ),
     scenario(
+        "late-after-linger2",
+        "the ACK of our FIN comes twice, TCP_LINGER2 -1: the first one ends the socket",
+        PLAIN,
+        &["linger2-abort", "late-segment"],
+        late_after_linger2,
+    ),
+    scenario(
         "late-after-reset",
         "data after the server reset the connection",
         PLAIN,
@@ -405,5 +412,21 @@ fn late_after_reset(s: &mut Stage) -> Result<()> {
     let rst = Expect::rst_sent(raw.peer, raw.me).owner(&srv);
     s.expect(rst.clone().state("ESTABLISHED").reason("TCP_STATE").cause("linger-zero"));
     s.expect(rst.state("LISTEN").dead().reason("TCP_FLAGS").cause("late-segment").site(DO_RCV));
+    Ok(())
+}
+
+fn late_after_linger2(s: &mut Stage) -> Result<()> {
+    let (srv, _, fd, mut raw) = s.raw_client()?;
+    srv.set_tcp(fd, libc::TCP_LINGER2, -1)?;
+    srv.close(fd)?;
+    raw.take_fin()?;
+    for _ in 0..2 {
+        raw.send(ACK, 0)?;
+        raw.take_rst()?;
+    }
+    let rst = Expect::rst_sent(raw.peer, raw.me).owner(&srv).dead();
+    let abort = rst.clone().states(&["FIN_WAIT1", "FIN_WAIT2"]).reason("TCP_ABORT_ON_DATA");
+    s.expect(abort.cause("linger2-abort"));
+    s.expect(rst.state("LISTEN").reason("TCP_FLAGS").cause("late-segment").site(DO_RCV));
     Ok(())
 }
