@@ -30,8 +30,16 @@ pub fn ignored_unseen(events: &[Value]) -> bool {
 
 /// Runs of tcpwatch's programs that the kernel left out, as the `summary` line says.
 pub fn missed(events: &[Value]) -> u64 {
-    let Some(hooks) = events.last().and_then(|summary| summary.get("hooks")?.as_object()) else { return 0 };
-    hooks.values().filter_map(|hook| hook.get("missed")?.as_u64()).sum()
+    missed_by_hook(events).into_iter().map(|(_, missed)| missed).sum()
+}
+
+/// The same, for each hook that has any.
+pub fn missed_by_hook(events: &[Value]) -> Vec<(String, u64)> {
+    let Some(hooks) = events.last().and_then(|summary| summary.get("hooks")?.as_object()) else {
+        return Vec::new();
+    };
+    let of = |(name, hook): (&String, &Value)| Some((name.clone(), hook.get("missed")?.as_u64()?));
+    hooks.iter().filter_map(of).filter(|(_, missed)| *missed > 0).collect()
 }
 
 /// Counters that can be compared with events, and the growth that the events stand for.
@@ -54,7 +62,7 @@ pub fn count(event: &Value) -> u64 {
     number(event, "/count").unwrap_or(1)
 }
 
-fn endpoint(event: &Value, which: &str) -> Option<SocketAddr> {
+pub(crate) fn endpoint(event: &Value, which: &str) -> Option<SocketAddr> {
     let end = event.get(which)?;
     let addr: IpAddr = end.get("addr")?.as_str()?.parse().ok()?;
     Some(SocketAddr::new(addr, u16::try_from(end.get("port")?.as_u64()?).ok()?))
@@ -92,7 +100,7 @@ pub fn is_judged(event: &Value, expects: &[Expect]) -> bool {
 }
 
 /// Events of which each stands for something that a scenario did.
-fn is_act(event: &Value) -> bool {
+pub(crate) fn is_act(event: &Value) -> bool {
     matches!(text(event, "/event"), Some("rst_sent" | "rst_received" | "listen_drop" | "tw_overflow"))
 }
 
@@ -120,14 +128,18 @@ pub fn judge(expects: &[Expect], events: &[&Value], inodes: [u64; 2], rules: Rul
         }
     }
     for (expect, seen) in expects.iter().zip(filled) {
-        let unseen = (rules.tracepoints_only && (expect.needs_hook || silent_without_socket(expect, rules)))
-            || (rules.ignored_unseen && expect.ignored);
-        let least = if unseen { 0 } else { *expect.times.start() };
+        let least = if may_be_unseen(expect, rules) { 0 } else { *expect.times.start() };
         if seen < least {
             problems.push(format!("missing: {expect} (seen {seen} of {least})"));
         }
     }
     problems
+}
+
+/// What this host grants cannot show it, and tcpwatch says so.
+pub(crate) fn may_be_unseen(expect: &Expect, rules: Rules) -> bool {
+    (rules.tracepoints_only && (expect.needs_hook || silent_without_socket(expect, rules)))
+        || (rules.ignored_unseen && expect.ignored)
 }
 
 /// Before 6.10 the tracepoint of sent RSTs is silent where there is no full socket.
@@ -136,14 +148,15 @@ fn silent_without_socket(expect: &Expect, rules: Rules) -> bool {
 }
 
 /// The event is about the act that was expected, whatever else it says about it.
-fn same_act(expect: &Expect, event: &Value, inodes: [u64; 2]) -> bool {
+pub(crate) fn same_act(expect: &Expect, event: &Value, inodes: [u64; 2]) -> bool {
     text(event, "/event") == Some(expect.event)
         && netns(event) == Some(inodes[expect.side as usize])
         && endpoint(event, "local") == Some(expect.local)
         && endpoint(event, "remote").is_some_and(|remote| expect.remotes.contains(&remote))
 }
 
-fn differences(expect: &Expect, event: &Value, rules: Rules) -> Vec<String> {
+/// Everything in which the event contradicts what is known.
+pub(crate) fn differences(expect: &Expect, event: &Value, rules: Rules) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut one_of = |what: &str, allowed: &[&str], got: Option<&str>| {
         let value = got.unwrap_or("null");

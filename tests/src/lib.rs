@@ -2,12 +2,14 @@
 //!
 //! `scenarios` are the scripts, `stage` is what they play on, `actor` and `raw` are who plays, `expect` is what
 //! they know, `judge` compares it with what tcpwatch printed, `run` holds all of it together. `census` looks at the
-//! kernel's own text. `hosts` is a suite of its own: bad input and bad hosts. `incidents` are whole stories with real programs.
+//! kernel's own text. Suites of their own: `histories` plays random acts of many processes at once, `hosts` tries bad
+//! input and bad hosts, `incidents` are whole stories with real programs.
 
 pub mod actor;
 mod census;
 pub mod counters;
 pub mod expect;
+pub mod histories;
 pub mod hosts;
 pub mod incidents;
 pub mod judge;

@@ -13,6 +13,8 @@ use crate::packet::{ACK, ETH_V4, ETH_V6, FIN, PSH, RST, SYN, Segment};
 use crate::sys;
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// Bytes of frames that may wait to be read.
+const HEARING: i32 = 8 << 20;
 /// First sequence number of every raw peer. Any would do; a fixed one makes failures repeat.
 const ISN: u32 = 0x1000_0000;
 
@@ -33,7 +35,10 @@ impl Raw {
         let protocol = if me.is_ipv4() { ETH_V4 } else { ETH_V6 };
         let fd = netns.enter(|| {
             let index = sys::interface_index(CLIENT_LINK).context("the client's link")?;
-            sys::packet_socket(index, protocol).context("opening a packet socket (AF_PACKET)")
+            let fd = sys::packet_socket(index, protocol).context("opening a packet socket (AF_PACKET)")?;
+            // It hears everything on the link, and what finds no room is lost.
+            sys::set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &HEARING)?;
+            Ok(fd)
         })?;
         Ok(Self { fd, me, peer, seq: ISN, ack: 0, window: 60_000 })
     }

@@ -178,6 +178,11 @@ impl<'a> Stage<'a> {
         Ok((self.server("srv")?, self.client("cli")?))
     }
 
+    /// The same for those who hold them as long as they need them.
+    pub fn both_now(&self) -> Result<(Actor, Actor)> {
+        Ok((Actor::spawn("srv", &self.pair.server)?, Actor::spawn("cli", &self.pair.client)?))
+    }
+
     /// Keeps an actor until the end, so that its exit is not part of what is watched.
     pub fn keep(&mut self, actor: &Actor) {
         self.actors.push(actor.clone());
@@ -251,10 +256,47 @@ impl<'a> Stage<'a> {
         let mut raw = self.raw(0)?;
         raw.peer.set_port(0);
         let fd = actor.socket(self.family.server_v6())?;
-        let to = if self.family == Family::Mapped { mapped(raw.me) } else { raw.me };
-        actor.connect_start(fd, to)?;
+        actor.connect_start(fd, self.as_dialled(raw.me))?;
         let local = actor.local(fd)?;
         Ok((actor, fd, local, raw))
+    }
+
+    /// An address as the server's sockets have to be told it: IPv6 sockets take IPv4 addresses in a dress of theirs.
+    pub fn as_dialled(&self, addr: SocketAddr) -> SocketAddr {
+        match addr {
+            SocketAddr::V4(v4) if self.family == Family::Mapped => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            other => other,
+        }
+    }
+
+    /// `ss -K` in a namespace.
+    pub fn ss_destroy(&self, side: Side, filter: &[&str]) -> Result<()> {
+        let args = [&["-K", "-t", "-n"], filter].concat();
+        match self.netns(side).run("ss", &args, "") {
+            Err(error) if format!("{error:#}").contains("not supported") => {
+                Err(not_here("this kernel cannot destroy sockets (INET_DIAG_DESTROY)"))
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// A firewall that refuses connections to this port, or set of ports, in the name of the server.
+    pub fn reject(&self, ports: &str) -> Result<()> {
+        let rules = format!(
+            "add table inet guard\n\
+             add chain inet guard input {{ type filter hook input priority 0; }}\n\
+             add rule inet guard input tcp dport {ports} reject with tcp reset\n"
+        );
+        self.pair.server.run("nft", &["-f", "-"], &rules).map(drop).map_err(|error| {
+            let text = format!("{error:#}");
+            // Anything else would be a fault of ours, which must not pass as a lack of the kernel.
+            if ["starting nft", "not supported", "No such file"].iter().any(|lack| text.contains(lack)) {
+                return not_here(format!("no nftables with reject here: {text}"));
+            }
+            error
+        })
     }
 
     pub fn expect(&mut self, expect: Expect) {
@@ -411,13 +453,5 @@ impl<'a> Stage<'a> {
     /// Ends the actors; what their exit causes is nobody's business any more.
     pub fn dismiss(&mut self) {
         self.actors.clear();
-    }
-}
-
-/// The IPv4 address as an IPv6 socket has to be told it.
-fn mapped(addr: SocketAddr) -> SocketAddr {
-    match addr {
-        SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
-        v6 @ SocketAddr::V6(_) => v6,
     }
 }

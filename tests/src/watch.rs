@@ -42,16 +42,16 @@ pub struct Captured {
 impl Watch {
     /// Starts it and waits for the line that says that every hook is attached.
     pub fn start(path: &str, extra: &str) -> Result<Self> {
+        let events = ["--events", "rst,listen,tw,state,leak", "--close-wait-after", LEAK_AFTER];
+        Self::start_with(path, &events, extra)
+    }
+
+    /// The same, with these arguments for a start.
+    pub fn start_with(path: &str, args: &[&str], extra: &str) -> Result<Self> {
         let mut command = Command::new(path);
         command
-            .args([
-                "trace",
-                "--json",
-                "--events",
-                "rst,listen,tw,state,leak",
-                "--close-wait-after",
-                LEAK_AFTER,
-            ])
+            .args(["trace", "--json"])
+            .args(args)
             .args(extra.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

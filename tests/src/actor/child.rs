@@ -124,6 +124,10 @@ fn perform(op: Op) -> io::Result<Reply> {
             }
             value(sys::socket_error(fd)?)
         }
+        Op::Rename { comm } => {
+            sys::set_comm(&comm);
+            Reply::default()
+        }
         Op::Inbox { name } => value(sys::inbox(&name)?),
         Op::PostFd { fd, inbox } => {
             let post = sys::socket_owned(libc::AF_UNIX, libc::SOCK_DGRAM, 0)?;

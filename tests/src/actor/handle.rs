@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,6 +16,8 @@ use crate::sys;
 
 /// Longer than any act may take in the actor.
 const LIMIT: Duration = Duration::from_secs(60);
+
+const PAUSE: Duration = Duration::from_millis(5);
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
@@ -214,6 +217,13 @@ impl Actor {
         self.number(&Op::Error { fd })
     }
 
+    /// Gives the process another name; [`Actor::comm`] stays what it was.
+    pub fn rename(&self, role: &str) -> Result<String> {
+        let comm = unique(role);
+        self.ask(&Op::Rename { comm: comm.clone() })?;
+        Ok(comm)
+    }
+
     pub fn inbox(&self) -> Result<(i32, String)> {
         let name = format!("tcpwatch-{}", self.0.comm);
         Ok((self.number(&Op::Inbox { name: name.clone() })?, name))
@@ -248,11 +258,29 @@ impl Actor {
 
     /// Kills the process and waits until it is gone.
     pub fn kill(&self) -> Result<()> {
-        let mut child = lock(&self.0.child);
-        let Some(process) = child.as_mut() else { bail!("{} is not a direct child", self.0.comm) };
-        process.kill().context("killing an actor")?;
-        process.wait().context("waiting for an actor")?;
-        *child = None;
+        sys::signal(self.0.pid, libc::SIGKILL).context("killing an actor")?;
+        self.gone()
+    }
+
+    /// Lets the process come to the end of its work, and waits until it is gone.
+    pub fn exit(&self) -> Result<()> {
+        sys::shutdown(lock(&self.0.channel).as_raw_fd(), libc::SHUT_RDWR).context("dismissing an actor")?;
+        self.gone()
+    }
+
+    /// A process is gone when all its sockets are closed: its number goes last.
+    fn gone(&self) -> Result<()> {
+        if let Some(mut process) = lock(&self.0.child).take() {
+            return process.wait().map(drop).context("waiting for an actor");
+        }
+        // Whoever forked it lets the kernel collect it.
+        let end = Instant::now() + LIMIT;
+        while sys::signal(self.0.pid, 0).is_ok() {
+            if Instant::now() > end {
+                bail!("{} does not end", self.0.comm);
+            }
+            sleep(PAUSE);
+        }
         Ok(())
     }
 }

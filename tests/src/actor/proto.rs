@@ -75,6 +75,10 @@ pub enum Op {
     Fork {
         comm: String,
     },
+    /// Another name, as a server takes that renames its workers.
+    Rename {
+        comm: String,
+    },
     Inbox {
         name: String,
     },

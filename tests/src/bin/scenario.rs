@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tcpwatch_tests::actor::child;
+use tcpwatch_tests::histories;
 use tcpwatch_tests::hosts::{self, disguise};
 use tcpwatch_tests::incidents::{self, programs, proxy};
 use tcpwatch_tests::net::Family;
@@ -29,6 +31,8 @@ enum Verb {
     List,
     /// Play scenarios (all, or the named ones) and judge the events
     Run(Run),
+    /// Play random acts of many processes at once, and print precision and recall of cause and owner
+    Histories(Histories),
     /// Start tcpwatch with bad input and on hosts made odd, all ways or the named ones, and judge what it says
     Hosts(Hosts),
     /// Play whole incidents with real programs (all, or the named ones), and judge what tcpwatch makes of them
@@ -87,6 +91,36 @@ struct Run {
 }
 
 #[derive(Args)]
+struct Histories {
+    /// The program to judge
+    #[arg(long, value_name = "PATH")]
+    tcpwatch: String,
+    /// Repeat the history that has this number; several are played one after the other [default: one by chance]
+    #[arg(long, value_name = "N,..", value_delimiter = ',')]
+    seed: Vec<u64>,
+    /// How many acts a history has; an act makes one to six connections
+    #[arg(long, default_value_t = 300, value_name = "M")]
+    count: usize,
+    /// Also acts that tcpwatch is known to tell wrong: for whoever improves it
+    #[arg(long)]
+    hard: bool,
+    #[arg(long, value_enum, default_value_t = Choice::Both)]
+    family: Choice,
+    /// The host grants tracepoints alone: what needs a hook may be absent, nothing may be wrong
+    #[arg(long)]
+    tracepoints_only: bool,
+    /// More arguments for tcpwatch, separated by spaces
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    args: String,
+    /// Store tcpwatch's lines
+    #[arg(long, value_name = "FILE")]
+    keep: Option<String>,
+    /// Seconds after which a history begins no more acts
+    #[arg(long, value_name = "SECONDS")]
+    time: Option<u64>,
+}
+
+#[derive(Args)]
 struct Hosts {
     names: Vec<String>,
     /// The program to judge
@@ -127,6 +161,16 @@ enum Choice {
     #[value(name = "6")]
     V6,
     Both,
+}
+
+impl Choice {
+    fn families(self) -> Vec<Family> {
+        match self {
+            Self::V4 => vec![Family::V4, Family::Mapped],
+            Self::V6 => vec![Family::V6],
+            Self::Both => vec![Family::V4, Family::V6, Family::Mapped],
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -184,17 +228,26 @@ fn work() -> Result<bool> {
             };
             incidents::run(&incidents::Options { names: args.names, tcpwatch, programs, families })
         }
+        Verb::Histories(args) => {
+            need_root()?;
+            histories::run(&histories::Options {
+                tcpwatch: args.tcpwatch,
+                seeds: args.seed,
+                count: args.count,
+                hard: args.hard,
+                families: args.family.families(),
+                tracepoints_only: args.tracepoints_only,
+                extra: args.args,
+                keep: args.keep,
+                time: args.time.map(Duration::from_secs),
+            })
+        }
         Verb::Run(run) => {
             need_root()?;
-            let families = match run.family {
-                Choice::V4 => vec![Family::V4, Family::Mapped],
-                Choice::V6 => vec![Family::V6],
-                Choice::Both => vec![Family::V4, Family::V6, Family::Mapped],
-            };
             run::run(&Options {
                 names: run.names,
                 tcpwatch: run.tcpwatch,
-                families,
+                families: run.family.families(),
                 extra: run.args,
                 keep: run.keep,
                 global: run.global,

@@ -316,21 +316,10 @@ fn linger2_established(s: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// `ss -K` in the server's namespace.
-fn ss_destroy(s: &Stage, filter: &[&str]) -> Result<()> {
-    let args = [&["-K", "-t", "-n"], filter].concat();
-    match s.pair.server.run("ss", &args, "") {
-        Err(error) if format!("{error:#}").contains("not supported") => {
-            Err(not_here("this kernel cannot destroy sockets (INET_DIAG_DESTROY)"))
-        }
-        other => other.map(drop),
-    }
-}
-
 fn ss_kill(s: &mut Stage) -> Result<()> {
     let (srv, cli, conn) = s.play()?;
     let (port, peer) = (format!(":{PORT}"), format!(":{}", conn.client.port()));
-    ss_destroy(s, &["state", "established", "sport", "=", &port, "dport", "=", &peer])?;
+    s.ss_destroy(Side::Server, &["state", "established", "sport", "=", &port, "dport", "=", &peer])?;
     if s.state(Side::Server, PORT, conn.client.port())?.is_some() {
         return Err(not_here("`ss -K` did nothing (INET_DIAG_DESTROY is off)"));
     }
@@ -401,7 +390,7 @@ fn listener_sigkill(s: &mut Stage) -> Result<()> {
 fn ss_kill_listener(s: &mut Stage) -> Result<()> {
     let waiting = waiting(s)?;
     let port = format!(":{PORT}");
-    ss_destroy(s, &["state", "listening", "sport", "=", &port])?;
+    s.ss_destroy(Side::Server, &["state", "listening", "sport", "=", &port])?;
     if s.state(Side::Server, PORT, 0)?.is_some() {
         return Err(not_here("`ss -K` did nothing (INET_DIAG_DESTROY is off)"));
     }

@@ -9,7 +9,7 @@ use crate::actor::Actor;
 use crate::expect::{Expect, Listen, Side};
 use crate::packet::{ACK, SYN};
 use crate::raw::Raw;
-use crate::stage::{Stage, not_here};
+use crate::stage::Stage;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     scenario(
@@ -369,19 +369,7 @@ fn reject(s: &mut Stage, listening: bool) -> Result<()> {
     if listening {
         s.listener(&srv, PORT, 16)?;
     }
-    let rules = format!(
-        "add table inet guard\n\
-         add chain inet guard input {{ type filter hook input priority 0; }}\n\
-         add rule inet guard input tcp dport {PORT} reject with tcp reset\n"
-    );
-    if let Err(error) = s.pair.server.run("nft", &["-f", "-"], &rules) {
-        let text = format!("{error:#}");
-        // Anything else would be a fault of ours, which must not pass as a lack of the kernel.
-        if ["starting nft", "not supported", "No such file"].iter().any(|lack| text.contains(lack)) {
-            return Err(not_here(format!("no nftables with reject here: {text}")));
-        }
-        return Err(error);
-    }
+    s.reject(&PORT.to_string())?;
     let (fd, client) = s.client_socket(&cli)?;
     let server = s.family.server(PORT);
     let errno = cli.connect_fails(fd, server)?;
