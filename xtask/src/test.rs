@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Run this step alone
     #[arg(long, value_name = "STEP")]
     only: Option<Step>,
-    /// Run these scenarios alone, on this machine and in the guests; with `--only hosts` these cases, with `--only incidents` these incidents
+    /// Run these scenarios alone (`histories`: the random ones), on this machine and in the guests; with `--only hosts` these cases, with `--only incidents` these incidents
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     scenario: Vec<String>,
     /// How many guests run at once
@@ -70,10 +70,38 @@ const RUNGS: &[(&str, &[&str])] = &[
     ("tracep.", &["--args", "--attach tracepoint", "--tracepoints-only"]),
 ];
 
+/// The mode of `tcpwatch-scenario` that plays random histories, and its name for `--scenario`.
+const HISTORIES: &str = "histories";
+
+/// Acts of a history: three of them take a guest about a minute.
+const ACTS: u32 = 150;
+
+/// Two histories that are always the same, so that a failure stays, and one that nobody has seen.
+fn seeds() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("1,2,{}", now.as_micros() % 1_000_000)
+}
+
+/// Arguments of the runs of `tcpwatch-scenario` that were asked for; `extra` is for scenarios alone.
+fn runs(names: &[String], seeds: &str, extra: &str) -> Vec<String> {
+    let (histories, scenarios): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| *name == HISTORIES);
+    let mut runs = Vec::new();
+    if names.is_empty() || !scenarios.is_empty() {
+        let names: String = scenarios.iter().map(|name| format!("{name} ")).collect();
+        runs.push(format!("run {names}--family both {extra}").trim_end().to_owned());
+    }
+    if names.is_empty() || !histories.is_empty() {
+        runs.push(format!("{HISTORIES} --seed {seeds} --count {ACTS}"));
+    }
+    runs
+}
+
 /// `cargo xtask test`: whether everything passed. Nothing is printed after the closing line.
 pub(crate) fn main(args: &Args) -> Result<bool> {
     setup::ensure()?;
-    let mut run = Run { args, dist: None, columns: Vec::new() };
+    let mut run = Run { args, seeds: seeds(), dist: None, columns: Vec::new() };
+    println!("random histories have the seeds {} (the last by chance)", run.seeds);
     let mut sum = Tally::default();
     let mut summary = Vec::new();
     for step in Step::value_variants() {
@@ -113,6 +141,8 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
 /// One run of the tests: what the steps share.
 struct Run<'a> {
     args: &'a Args,
+    /// Of the random histories, the same for all kernels.
+    seeds: String,
     dist: Option<Dist>,
     columns: Vec<Column>,
 }
@@ -150,27 +180,30 @@ impl Run<'_> {
 
     fn live(&mut self) -> Result<Tally> {
         let names = self.args.scenario.clone();
+        let seeds = self.seeds.clone();
         let dist = self.dist()?;
         let extra = host_args(&dist.tcpwatch)?;
-        let mut command = as_root(&dist.scenario)?;
-        command
-            .arg("run")
-            .args(names)
-            .args(["--census", "--family", "both", "--tcpwatch"])
-            .arg(&dist.tcpwatch)
-            .args(extra);
+        let mut commands = Vec::new();
+        for arguments in runs(&names, &seeds, "--census") {
+            let mut command = as_root(&dist.scenario)?;
+            command.args(arguments.split_whitespace()).arg("--tcpwatch").arg(&dist.tcpwatch).args(extra);
+            commands.push(command);
+        }
         let rung = if extra.is_empty() { "" } else { "tracep." };
-        self.on_this_machine(&mut command, rung)
+        self.on_this_machine(&mut commands, rung)
     }
 
     /// A suite on the kernel of this machine, as a column of its own.
-    fn on_this_machine(&mut self, command: &mut Command, rung: &'static str) -> Result<Tally> {
+    fn on_this_machine(&mut self, commands: &mut [Command], rung: &'static str) -> Result<Tally> {
         let started = Instant::now();
-        // With a mark before each line, or the closing line of this part would look like that of the whole.
-        let (output, _) = cmd::tee(command, "  host | ")?;
+        let mut output = String::new();
+        for command in &mut *commands {
+            // With a mark before each line, or the closing line of this part would look like that of the whole.
+            output += &cmd::tee(command, "  host | ")?.0;
+        }
         let release = cmd::output(Command::new("uname").arg("-r"))?.trim().to_owned();
         println!("  host | # {release}");
-        let lines = report::scenarios(&output).map_err(|error| format!("{error:#}"));
+        let lines = report::scenarios(&output, commands.len()).map_err(|error| format!("{error:#}"));
         let column =
             Column { kernel: "host".into(), release, rung, lines, seconds: started.elapsed().as_secs_f64() };
         let tally = column.tally();
@@ -186,7 +219,7 @@ impl Run<'_> {
         let mut command = as_root(&dist.scenario)?;
         command.arg("incident").args(&names).arg("--tcpwatch").arg(&dist.tcpwatch);
         command.arg("--programs").arg(&programs);
-        let mut sum = self.on_this_machine(&mut command, "incid.")?;
+        let mut sum = self.on_this_machine(&mut [command], "incid.")?;
         if self.args.quick {
             println!("  (not in the guests: --quick)");
             return Ok(sum);
@@ -196,7 +229,7 @@ impl Run<'_> {
             names.join(" "),
             programs::IN_GUEST
         );
-        sum += self.in_guests(&[Suite { name: "incid.", line, programs: Some(programs) }])?;
+        sum += self.in_guests(&[Suite { name: "incid.", lines: vec![line], programs: Some(programs) }])?;
         Ok(sum)
     }
 
@@ -206,7 +239,7 @@ impl Run<'_> {
         let dist = self.dist()?;
         let mut command = as_root(&dist.scenario)?;
         command.arg("hosts").args(&names).arg("--tcpwatch").arg(&dist.tcpwatch);
-        let mut sum = self.on_this_machine(&mut command, "hosts")?;
+        let mut sum = self.on_this_machine(&mut [command], "hosts")?;
         if self.args.only != Some(Step::Hosts) {
             // Emulated, a tcpwatch that is started anew for each case takes ten minutes and more a guest.
             println!("  (on this machine; in the guests with `cargo xtask test --only hosts`)");
@@ -216,20 +249,24 @@ impl Run<'_> {
             let names = names.join(" ");
             let line =
                 format!("tcpwatch-scenario hosts {names} --global --lockdown --tcpwatch /bin/tcpwatch");
-            sum += self.in_guests(&[Suite { name: "hosts", line, programs: None }])?;
+            sum += self.in_guests(&[Suite { name: "hosts", lines: vec![line], programs: None }])?;
         }
         Ok(sum)
     }
 
     fn matrix(&mut self) -> Result<Tally> {
-        let names = self.args.scenario.join(" ");
-        // A guest is thrown away, so the limits of the whole machine may be tried too.
-        let line = |args: &[&str]| {
-            let extra = args.iter().map(|arg| cmd::quote(arg)).collect::<Vec<_>>().join(" ");
-            format!("tcpwatch-scenario run {names} --global --family both --tcpwatch /bin/tcpwatch {extra}")
-        };
-        let suite = |(name, args): &(&'static str, &[&str])| Suite { name, line: line(args), programs: None };
-        let suites: Vec<_> = RUNGS.iter().map(suite).collect();
+        let suites = RUNGS.iter().map(|(name, args)| {
+            let args: String = args.iter().map(|arg| format!("{} ", cmd::quote(arg))).collect();
+            // A guest is thrown away, so the limits of the whole machine may be tried too.
+            let mut runs = runs(&self.args.scenario, &self.seeds, &format!("--global {args}"));
+            if !name.is_empty() {
+                // What differs between rungs is what is seen of one act, and for that the scenarios are enough.
+                runs.retain(|arguments| !arguments.starts_with(HISTORIES));
+            }
+            let line = |arguments| format!("tcpwatch-scenario {arguments} --tcpwatch /bin/tcpwatch");
+            Suite { name, lines: runs.into_iter().map(line).collect(), programs: None }
+        });
+        let suites: Vec<_> = suites.filter(|suite| !suite.lines.is_empty()).collect();
         self.in_guests(&suites)
     }
 
@@ -337,8 +374,8 @@ fn as_root(program: &Path) -> Result<Command> {
 struct Suite {
     /// What the table calls it.
     name: &'static str,
-    /// For the guest's shell.
-    line: String,
+    /// For the guest's shell, one after the other.
+    lines: Vec<String>,
     /// nginx and redis come along.
     programs: Option<PathBuf>,
 }
@@ -353,9 +390,9 @@ fn in_guest(kernel: &Kernel, suite: &Suite, dist: &Dist) -> Column {
         .each_line(|line| println!("{title:>14} | {line}"));
     let guest = suite.programs.iter().fold(guest, |guest, dir| guest.tree(dir, programs::IN_GUEST));
     let started = Instant::now();
-    let (release, lines) = match guest.run(&suite.line, GUEST_TIMEOUT) {
+    let (release, lines) = match guest.run(&suite.lines.join("; "), GUEST_TIMEOUT) {
         Ok(output) => {
-            let lines = report::scenarios(&output.stdout)
+            let lines = report::scenarios(&output.stdout, suite.lines.len())
                 .with_context(|| format!("exit status {} after {:.0} s", output.status, output.seconds));
             (output.release, lines)
         }
@@ -371,6 +408,19 @@ fn in_guest(kernel: &Kernel, suite: &Suite, dist: &Dist) -> Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn histories_are_played_unless_scenarios_are_named() {
+        let first_words = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let words = |line: String| line.split_whitespace().next().map(str::to_owned);
+            runs(&names, "1,2,3", "--global").into_iter().filter_map(words).collect::<Vec<_>>()
+        };
+        assert_eq!(first_words(&[]), ["run", "histories"]);
+        assert_eq!(first_words(&["closed-port"]), ["run"]);
+        assert_eq!(first_words(&["histories"]), ["histories"]);
+        assert_eq!(first_words(&["histories", "closed-port"]), ["run", "histories"]);
+    }
 
     #[test]
     fn what_doctor_says_about_this_machine() {

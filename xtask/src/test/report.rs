@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::ops::AddAssign;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 /// How many tests did what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,10 +73,26 @@ pub(super) struct Line {
     pub(super) note: String,
 }
 
-/// What `tcpwatch-scenario run` printed. Its closing line must be there and agree with the others: half an output is none.
-pub(super) fn scenarios(output: &str) -> Result<Vec<Line>> {
+/// What runs of `tcpwatch-scenario` printed, one after the other. Each closing line must be there and agree with the lines above it:
+/// half an output is none.
+pub(super) fn scenarios(output: &str, runs: usize) -> Result<Vec<Line>> {
     let mut lines: Vec<Line> = Vec::new();
-    for text in output.lines() {
+    // Up to where the closing lines so far have confirmed them.
+    let (mut closed, mut closings) = (0, 0);
+    let mut last = "";
+    for text in output.lines().filter(|line| !line.trim().is_empty()) {
+        last = text;
+        if let Some(said) = closing_line(text) {
+            let sum = tally(&lines[closed..]);
+            if (sum.passed, sum.failed) != (said.passed, said.failed) {
+                bail!("the closing line says `{said}`, the lines above it `{sum}`");
+            }
+            if closed == lines.len() {
+                bail!("no scenario ran");
+            }
+            (closed, closings) = (lines.len(), closings + 1);
+            continue;
+        }
         match (scenario(text), lines.last_mut()) {
             (Some(line), _) => lines.push(line),
             // More that is wrong with the scenario above.
@@ -87,15 +103,8 @@ pub(super) fn scenarios(output: &str) -> Result<Vec<Line>> {
             _ => {}
         }
     }
-    let closing = output.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let said = closing_line(closing)
-        .with_context(|| format!("the closing line is missing; the last one is `{closing}`"))?;
-    let sum = tally(&lines);
-    if (sum.passed, sum.failed) != (said.passed, said.failed) {
-        bail!("the closing line says `{said}`, the lines above it `{sum}`");
-    }
-    if lines.is_empty() {
-        bail!("no scenario ran");
+    if closings != runs || closed != lines.len() || closing_line(last).is_none() {
+        bail!("{closings} of {runs} closing lines, and the last line is `{last}`");
     }
     Ok(lines)
 }
@@ -280,7 +289,7 @@ n/a  mptcp-fastclose v4: kernel without MPTCP
 
     #[test]
     fn scenario_lines() {
-        let lines = scenarios(OUTPUT).unwrap();
+        let lines = scenarios(OUTPUT, 1).unwrap();
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0].name, "closed-port");
         assert_eq!(lines[1].outcome, Outcome::Failed);
@@ -291,10 +300,20 @@ n/a  mptcp-fastclose v4: kernel without MPTCP
 
     #[test]
     fn half_an_output_is_an_error() {
-        assert!(scenarios("ok   closed-port v4\n").is_err());
-        assert!(scenarios("ok   closed-port v4\n2 passed, 0 failed\n").is_err());
-        assert!(scenarios("0 passed, 0 failed\n").is_err());
-        assert!(scenarios("").is_err());
+        assert!(scenarios("ok   closed-port v4\n", 1).is_err());
+        assert!(scenarios("ok   closed-port v4\n2 passed, 0 failed\n", 1).is_err());
+        assert!(scenarios("0 passed, 0 failed\n", 1).is_err());
+        assert!(scenarios("", 1).is_err());
+    }
+
+    #[test]
+    fn several_runs_close_each_for_itself() {
+        let two = format!("{OUTPUT}tcpwatch wrote something\nok   history-1 v4\n1 passed, 0 failed\n");
+        assert_eq!(scenarios(&two, 2).unwrap().len(), 4);
+        assert!(scenarios(&two, 1).is_err());
+        assert!(scenarios(OUTPUT, 2).is_err());
+        assert!(scenarios(&format!("{OUTPUT}ok   history-1 v4\n"), 1).is_err());
+        assert!(scenarios(&format!("{OUTPUT}ok   history-1 v4\n2 passed, 0 failed\n"), 2).is_err());
     }
 
     #[test]
@@ -314,7 +333,7 @@ n/a  mptcp-fastclose v4: kernel without MPTCP
             seconds: 61.2,
         };
         let text = table(&[
-            column("5.10", "", scenarios(OUTPUT).map_err(|error| error.to_string())),
+            column("5.10", "", scenarios(OUTPUT, 1).map_err(|error| error.to_string())),
             column("6.12", "kprobe", Err("crashed".into())),
         ]);
         let expected = "\
