@@ -2,11 +2,12 @@
 //!
 //! Each incident knows the truth: which process did it, where, how often, by which limit, and what has to be changed.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::net::Family;
 use crate::stage::NotHere;
@@ -18,6 +19,7 @@ pub mod proxy;
 mod scene;
 mod site;
 mod truth;
+mod verdict;
 mod web;
 
 use programs::Programs;
@@ -31,6 +33,8 @@ pub struct Options {
     /// The folder with nginx and redis.
     pub programs: String,
     pub families: Vec<Family>,
+    /// Where to store what `diagnose` said.
+    pub text: Option<String>,
 }
 
 struct Incident {
@@ -91,7 +95,8 @@ pub fn run(options: &Options) -> Result<bool> {
     for incident in incidents {
         for family in &options.families {
             let began = Instant::now();
-            let outcome = catch_unwind(AssertUnwindSafe(|| play(incident, &lab, *family)));
+            let outcome =
+                catch_unwind(AssertUnwindSafe(|| play(incident, &lab, *family, options.text.as_deref())));
             let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the incident panicked")));
             let what = format!("incident-{} {}", incident.name, family.label());
             match outcome {
@@ -122,11 +127,26 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(failed == 0 && passed > 0)
 }
 
-fn play(incident: &Incident, lab: &Lab, family: Family) -> Result<()> {
+fn play(incident: &Incident, lab: &Lab, family: Family, text: Option<&str>) -> Result<()> {
     let mut scene = Scene::new(lab, family)?;
     let truth = (incident.play)(&mut scene)?;
     let seen = scene.seen()?;
     drop(writeln!(std::io::stderr().lock(), "saw: {}", truth::kinds(&seen.events)));
+    if let Some(path) = text {
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(|| format!("opening {path}"))?;
+        writeln!(
+            file,
+            "=== incident-{} {}: {}\n{}\n",
+            incident.name,
+            family.label(),
+            incident.about,
+            seen.text
+        )?;
+    }
     let (wrong, unseen) = truth.judge(&seen);
     if !wrong.is_empty() {
         bail!("{}", wrong.join("\n"));

@@ -149,6 +149,9 @@ struct Incident {
     programs: Option<String>,
     #[arg(long, value_enum, default_value_t = Choice::V4)]
     family: Choice,
+    /// Append what `tcpwatch diagnose` said to a file
+    #[arg(long, value_name = "FILE")]
+    text: Option<String>,
     /// Name every incident
     #[arg(long)]
     list: bool,
@@ -226,7 +229,13 @@ fn work() -> Result<bool> {
                 Choice::V6 => vec![Family::V6],
                 Choice::Both => vec![Family::V4, Family::V6],
             };
-            incidents::run(&incidents::Options { names: args.names, tcpwatch, programs, families })
+            incidents::run(&incidents::Options {
+                names: args.names,
+                tcpwatch,
+                programs,
+                families,
+                text: args.text,
+            })
         }
         Verb::Histories(args) => {
             need_root()?;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use super::clients::{Tally, pop, push_jobs};
 use super::scene::Scene;
 use super::truth::{Event, Truth};
+use super::verdict::Verdict;
 
 const LIMIT: u64 = 50;
 const WORKERS: usize = 8;
@@ -78,6 +79,12 @@ pub(super) fn play(scene: &mut Scene<'_>) -> Result<Truth> {
                 .hook("tcp_time_wait"),
         ],
         counters: vec![("TCPTimeWaitOverflow", RESETS..=u64::MAX), ("OutRsts", resets..=u64::MAX)],
+        verdict: Verdict::new(&["tw-bucket-overflow"], "TCPTimeWaitOverflow")
+            .by(&[pid], "redis-server")
+            .at(6379)
+            .says(&["TIME_WAIT", &address, "sysctl -w net.ipv4.tcp_max_tw_buckets="])
+            .says_one(&[&format!("{LIMIT} of {LIMIT}"), &format!("{LIMIT} slots")])
+            .says(&["from clients of port 6379", "lived less than", "a second"]),
     })
 }
 

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
-use std::thread::scope;
+use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::clients::{Tally, connect, get, visit};
 use super::scene::Scene;
 use super::truth::{Event, Truth};
+use super::verdict::Verdict;
 use crate::sys;
 
 /// Its name as every tool shows it.
@@ -22,6 +23,7 @@ const BACKLOG: u64 = 16;
 const SERVED: usize = 20;
 /// Who comes after that, and their patience: longer than the wait for the SYN's first retry.
 const LATE: usize = 40;
+const LEAK_AFTER: &str = "2s";
 const PATIENCE: Duration = Duration::from_millis(1300);
 
 /// `tcpwatch-scenario proxy LISTEN BACKEND COUNT`: relays one request and one answer on each of so many connections, keeps them
@@ -85,7 +87,7 @@ pub(super) fn play(scene: &mut Scene<'_>) -> Result<Truth> {
     let proxy = Proxy::start(scene, scene.family.any(PORT), backend)?;
     let pid = proxy.pid();
     scene.keep(proxy);
-    scene.watch(&[])?;
+    scene.watch(&["--close-wait-after", LEAK_AFTER])?;
     let site = scene.family.server(PORT);
     let elsewhere = scene.elsewhere();
     // The good days: everybody is served. Then it hangs, and they go.
@@ -110,9 +112,13 @@ pub(super) fn play(scene: &mut Scene<'_>) -> Result<Truth> {
     // The kernel holds these, and who left them is not the proxy alone: it never accepted them.
     let queued = BACKLOG + 1;
     scene.wait_sockets(PORT, "CLOSE_WAIT", SERVED + queued as usize)?;
+    // A leak is one when it lasts.
+    sleep(Duration::from_secs(4));
     let turned_away = LATE as u64 - queued;
     Ok(Truth {
         events: vec![
+            Event::new("close_wait_leak", "close-wait-leak", 2 * SERVED as u64..=u64::MAX)
+                .owner(&[pid], COMM),
             Event::new("listen_drop", "accept-queue-full", turned_away..=4 * turned_away)
                 .owner(&[pid], COMM)
                 .local_port(PORT)
@@ -121,6 +127,17 @@ pub(super) fn play(scene: &mut Scene<'_>) -> Result<Truth> {
                 .says("/listen/backlog", BACKLOG)
                 .hook("tcp_conn_request"),
         ],
+        verdict: Verdict::new(&["close-wait-leak"], "ListenDrops")
+            .more(2 * SERVED as u64..=2 * SERVED as u64 + queued)
+            .by(&[pid], COMM)
+            .at(PORT)
+            .says(&[
+                "CLOSE_WAIT",
+                "accept-queue-full",
+                &format!("up to {queued} of {BACKLOG}"),
+                "threads wait for",
+            ])
+            .says(&[&format!("/proc/{pid}/task"), &format!(":{PORT}")]),
         counters: vec![("ListenOverflows", turned_away..=4 * turned_away), ("OutRsts", 0..=0)],
     })
 }

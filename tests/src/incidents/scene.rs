@@ -4,7 +4,7 @@ use std::any::Any;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::programs::{Daemon, Programs};
@@ -38,6 +38,9 @@ pub(super) struct Scene<'a> {
 /// What runs beside the incident.
 struct Watch {
     trace: Running,
+    /// The command under test, for programs and for people.
+    diagnosis: Running,
+    text: Running,
 }
 
 /// What was seen of an incident.
@@ -45,6 +48,11 @@ pub(super) struct Seen {
     /// Every line of `trace`, its first and last ones apart.
     pub(super) start: Value,
     pub(super) events: Vec<Value>,
+    /// What `diagnose` said: as JSON, and as text.
+    pub(super) diagnosis: Value,
+    pub(super) text: String,
+    /// The host's namespace.
+    pub(super) netns: u64,
     /// How far the kernel's counters of the host grew.
     pub(super) before: Counters,
     pub(super) after: Counters,
@@ -115,10 +123,18 @@ impl<'a> Scene<'a> {
     /// Everything so far was there before anybody looked. From here on tcpwatch watches.
     pub(super) fn watch(&mut self, more: &[&str]) -> Result<()> {
         let netns = self.host().inode().to_string();
-        let usual = ["--netns", &netns, "--events", "rst,listen,tw"];
-        let trace = Tool::plain(&self.lab.tcpwatch, &[&["trace", "--json"], &usual[..], more].concat());
-        let trace = trace.spawn()?.started().context("tcpwatch trace")?;
-        self.watch = Some(Watch { trace });
+        let usual = ["--netns", &netns];
+        let start =
+            |command: &[&str]| Tool::plain(&self.lab.tcpwatch, &[command, &usual, more].concat()).spawn();
+        // The trace shows each event that the diagnosis has to add up.
+        let trace = start(&["trace", "--json"])?.started().context("tcpwatch trace")?;
+        let mut diagnosis = start(&["diagnose", "--json", "--for", "1h"])?;
+        diagnosis
+            .wait_lines(1, "the state at the start", |line| line.contains(r#""phase":"found""#))
+            .context("tcpwatch diagnose --json")?;
+        let mut text = start(&["diagnose", "--for", "1h"])?;
+        text.wait_lines(1, "the watch", |line| line.contains("Watching")).context("tcpwatch diagnose")?;
+        self.watch = Some(Watch { trace, diagnosis, text });
         self.before = self.host().counters()?;
         Ok(())
     }
@@ -128,10 +144,28 @@ impl<'a> Scene<'a> {
         let watch = self.watch.take().context("nobody watched")?;
         self.calm()?;
         let after = self.host().counters()?;
+        let text = watch.text.stop()?;
+        text.exits(0).context("tcpwatch diagnose")?;
+        let diagnosis = watch.diagnosis.stop()?;
+        diagnosis.exits(0).context("tcpwatch diagnose --json")?;
         let trace = watch.trace.stop()?;
         trace.exits(0).context("tcpwatch trace")?;
         let books = trace.events().context("tcpwatch trace")?;
-        Ok(Seen { start: books.start, events: books.events, before: self.before.clone(), after })
+        ensure!(
+            diagnosis.stdout.len() == 2,
+            "diagnose printed {} lines of JSON, not 2",
+            diagnosis.stdout.len()
+        );
+        let last = diagnosis.stdout.last().context("diagnose printed nothing")?;
+        Ok(Seen {
+            start: books.start,
+            events: books.events,
+            diagnosis: serde_json::from_str(last).with_context(|| format!("no JSON: {last}"))?,
+            text: text.stdout.join("\n"),
+            netns: self.host().inode(),
+            before: self.before.clone(),
+            after,
+        })
     }
 
     /// Waits until the kernel's books of the host rest.

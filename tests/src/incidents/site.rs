@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::clients::{Tally, visit};
 use super::scene::Scene;
 use super::truth::{Event, Truth};
+use super::verdict::Verdict;
 use crate::net::{RAW, RAW_MAC, SERVER_LINK, SERVER_MAC};
 use crate::packet::{SYN, Segment};
 use crate::raw::Raw;
@@ -121,6 +122,15 @@ fn full(
 const LOST_RACES: u64 = 2 * (RACE - 4) as u64;
 const TURNED_AWAY: u64 = 2 * LATE as u64;
 
+/// What a diagnosis says about every site that does not accept.
+fn overflow(pids: &[i32], causes: &[&'static str]) -> Verdict {
+    Verdict::new(causes, "ListenDrops")
+        .by(pids, "nginx")
+        .at(80)
+        .says(&["accept queue", &format!("up to {} of {BACKLOG}", BACKLOG + 1)])
+        .says(&["dropped at the SYN", "the client tries again"])
+}
+
 /// The kernel drops; clients try again, and some wait in vain.
 pub(super) fn slow(scene: &mut Scene<'_>) -> Result<Truth> {
     let (pids, visits) = pauses(scene, BACKLOG)?;
@@ -131,6 +141,11 @@ pub(super) fn slow(scene: &mut Scene<'_>) -> Result<Truth> {
             full(&pids, "ack", LOST_RACES..=20 * LOST_RACES, "tcp_v4_syn_recv_sock"),
         ],
         counters: vec![("ListenOverflows", LOST_RACES + TURNED_AWAY..=u64::MAX), ("OutRsts", 0..=0)],
+        verdict: overflow(&pids, &["accept-queue-full"]).says(&[
+            "dropped at the last ACK",
+            "the client believes to be connected",
+            "backlog",
+        ]),
     })
 }
 
@@ -151,6 +166,11 @@ pub(super) fn abort(scene: &mut Scene<'_>) -> Result<Truth> {
                 .local_port(80),
         ],
         counters: vec![("ListenOverflows", LOST_RACES + TURNED_AWAY..=u64::MAX), ("OutRsts", resets)],
+        verdict: overflow(&pids, &["accept-queue-full"]).says(&[
+            "ECONNRESET",
+            "net.ipv4.tcp_abort_on_overflow=0",
+            "backlog",
+        ]),
     })
 }
 
@@ -164,6 +184,7 @@ pub(super) fn somaxconn(scene: &mut Scene<'_>) -> Result<Truth> {
                 .says("/listen/somaxconn", BACKLOG),
         ],
         counters: vec![("ListenOverflows", LOST_RACES + TURNED_AWAY..=u64::MAX), ("OutRsts", 0..=0)],
+        verdict: overflow(&pids, &["accept-queue-full"]).says(&["sysctl -w net.core.somaxconn="]),
     })
 }
 
@@ -211,6 +232,11 @@ pub(super) fn cookies(scene: &mut Scene<'_>) -> Result<Truth> {
                 .says("/listen/max", FLOOD_BACKLOG)
                 .hook("tcp_conn_request"),
         ],
+        verdict: Verdict::new(&["syn-cookies-sent"], "SyncookiesSent").by(&pids, "nginx").at(80).says(&[
+            "flood",
+            "cookie",
+            if scene.family.wire_v6() { "2001:db8:" } else { "198.18." },
+        ]),
         counters: vec![("SyncookiesSent", least..=u64::from(FORGED) + 5), ("ListenOverflows", 0..=0)],
     })
 }
@@ -239,6 +265,10 @@ pub(super) fn no_cookies(scene: &mut Scene<'_>) -> Result<Truth> {
                 .says("/listen/max", FLOOD_BACKLOG)
                 .hook("tcp_conn_request"),
         ],
+        verdict: Verdict::new(&["syn-queue-full"], "ListenDrops")
+            .by(&pids, "nginx")
+            .at(80)
+            .says(&["flood", "sysctl -w net.ipv4.tcp_syncookies=1"]),
         counters: vec![("ListenDrops", least..=most), ("ListenOverflows", 0..=0)],
     })
 }

@@ -5,12 +5,15 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::scene::Seen;
+use super::verdict::{self, Verdict};
 use crate::judge::books;
 
 /// What an incident knows about itself.
 pub(super) struct Truth {
     pub(super) events: Vec<Event>,
     pub(super) counters: Vec<(&'static str, RangeInclusive<u64>)>,
+    /// What leads the diagnosis.
+    pub(super) verdict: Verdict,
 }
 
 /// A kind of event that has to be there so many times.
@@ -123,7 +126,7 @@ fn sum(events: &[&Value]) -> u64 {
     events.iter().map(|event| event["count"].as_u64().unwrap_or(1)).sum()
 }
 
-fn range(range: &RangeInclusive<u64>) -> String {
+pub(super) fn range(range: &RangeInclusive<u64>) -> String {
     match (range.start(), *range.end()) {
         (start, u64::MAX) => format!("at least {start}"),
         (start, end) if *start == end => format!("{start}"),
@@ -166,6 +169,8 @@ impl Truth {
                 wrong.push(format!("the kernel counted {name} {kernel}, the events say {said}"));
             }
         }
+        wrong.extend(verdict::books(seen, unseen.is_empty()));
+        wrong.extend(if unseen.is_empty() { self.verdict.judge(seen) } else { verdict::honest(seen) });
         (wrong, unseen)
     }
 }

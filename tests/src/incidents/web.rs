@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::clients::{browse, report};
 use super::scene::Scene;
 use super::truth::{Event, Truth};
+use super::verdict::Verdict;
 
 const LIMIT: u64 = 50;
 const VISITORS: usize = 4;
@@ -70,6 +71,13 @@ pub(super) fn play(scene: &mut Scene<'_>) -> Result<Truth> {
                 .hook("tcp_time_wait"),
         ],
         counters: vec![("TCPTimeWaitOverflow", REFUSED..=u64::MAX), ("OutRsts", RESETS..=u64::MAX)],
+        verdict: Verdict::new(&["tw-bucket-overflow"], "TCPTimeWaitOverflow")
+            .by(&pids[1..], "nginx")
+            .at(6379)
+            .says(&["TIME_WAIT", "FIN_WAIT2", &format!("{redis}"), "sysctl -w net.ipv4.tcp_max_tw_buckets="])
+            // The limit; and that connections live too short, of which side, and what to do about it.
+            .says_one(&[&format!("{LIMIT} of {LIMIT}"), &format!("{LIMIT} slots")])
+            .says(&["connections", "lived less than", "first", "keep its connections"]),
     })
 }
 
