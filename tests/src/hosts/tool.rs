@@ -341,7 +341,8 @@ impl Books {
             ensure!(row["lost"] == told, "{hook} lost {} and said {told}", row["lost"]);
             lost += told;
         }
-        let shown = books.events.len() as u64;
+        // A leak is found by looking, and no hook has it in its books.
+        let shown = books.events.iter().filter(|event| kind(event) != "close_wait_leak").count() as u64;
         ensure!(delivered == shown, "the summary says {delivered} delivered, {shown} were printed");
         Ok(Self { lost, ..books })
     }
