@@ -153,7 +153,7 @@ fn play(incident: &Incident, lab: &Lab, family: Family, text: Option<&str>) -> R
     }
     if !unseen.is_empty() {
         return Err(crate::stage::not_here(format!(
-            "it happened, by the kernel's counters; this host does not let tcpwatch see it all: {}",
+            "it happened, and diagnose says how much it could not see: on this host {}",
             unseen.join(", ")
         )));
     }

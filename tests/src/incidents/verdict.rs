@@ -16,6 +16,7 @@ pub(super) struct Verdict {
     /// The kernel's counter that the verdict's figure has to agree with, and what comes on top of that.
     counter: &'static str,
     more: RangeInclusive<u64>,
+    certainty: &'static str,
     port: u16,
     /// The text has to say each of these to somebody who knows nothing else; of alternatives one is enough.
     words: Vec<Vec<String>>,
@@ -25,12 +26,18 @@ impl Verdict {
     /// As many times as this counter of the kernel grew.
     pub(super) fn new(causes: &[&'static str], counter: &'static str) -> Self {
         let (causes, pids, comm) = (causes.to_vec(), Vec::new(), String::new());
-        Self { causes, pids, comm, counter, more: 0..=0, port: 0, words: Vec::new() }
+        Self { causes, pids, comm, counter, more: 0..=0, certainty: "certain", port: 0, words: Vec::new() }
     }
 
     /// And so many more, which the kernel does not count.
     pub(super) fn more(mut self, more: RangeInclusive<u64>) -> Self {
         self.more = more;
+        self
+    }
+
+    /// What a process means by what it does not do can only be inferred.
+    pub(super) fn likely(mut self) -> Self {
+        self.certainty = "likely";
         self
     }
 
@@ -77,8 +84,8 @@ impl Verdict {
             ));
             return;
         }
-        if first["certainty"] != "certain" {
-            wrong.push(format!("the verdict {cause} is only {}", first["certainty"]));
+        if first["certainty"] != self.certainty {
+            wrong.push(format!("the verdict {cause} is {}, not {}", first["certainty"], self.certainty));
         }
         let due = counted + self.more.start()..=counted + self.more.end();
         if !first["count"].as_u64().is_some_and(|count| due.contains(&count)) {
