@@ -203,8 +203,7 @@ const FORGED: u16 = 400;
 /// The host answers strangers through a router that never says a word.
 fn flood(scene: &Scene<'_>) -> Result<()> {
     let family = scene.family;
-    let version = if family.wire_v6() { "-6 " } else { "" };
-    scene.host().ip(&format!("{version}route add default via {} dev {SERVER_LINK}", family.addr(RAW)))?;
+    scene.host().ip(&format!("route add default via {} dev {SERVER_LINK}", family.addr(RAW)))?;
     let raw = Raw::new(scene.elsewhere(), SocketAddr::new(family.addr(RAW), 1), family.server(80))?;
     for number in 0..FORGED {
         let [high, low] = number.to_be_bytes();
