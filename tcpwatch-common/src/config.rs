@@ -38,6 +38,8 @@ pub struct Config {
     pub ignored_from_drops: u32,
     /// 1: refused last ACKs are to be found among the dropped segments.
     pub overflow_from_drops: u32,
+    /// 1: the user stack of each socket's last read is kept.
+    pub read_stacks: u32,
     /// Number of `SKB_DROP_REASON_TCP_LISTEN_OVERFLOW` on this kernel, [`crate::offsets::ABSENT`] without.
     pub drop_listen_overflow: u32,
     /// Number of `SKB_DROP_REASON_TCP_RESET`, likewise.
@@ -67,6 +69,7 @@ impl Config {
         drop_has_socket: 0,
         ignored_from_drops: 0,
         overflow_from_drops: 0,
+        read_stacks: 0,
         drop_listen_overflow: crate::offsets::ABSENT,
         drop_tcp_reset: crate::offsets::ABSENT,
         args_inet_csk_accept: 0,

@@ -16,7 +16,7 @@ sizes! {
     flow::PortKey = 8;
     owner::Owner = 48;
     owner::Memory = 152;
-    owner::Life = 192;
+    owner::Life = 200;
     owner::PortOwner = 72;
     counters::HookCounters = 40;
     counters::NetnsCounters = 32;

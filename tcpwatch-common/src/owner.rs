@@ -177,6 +177,9 @@ impl Memory {
     }
 }
 
+/// How many frames of a user stack are kept, from the innermost on.
+pub const USER_FRAMES: usize = 32;
+
 /// A live socket: the value of the table of the living.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -185,12 +188,18 @@ pub struct Life {
     /// Filled when the socket enters CLOSE_WAIT, so that whoever goes through the table can say which connection it is;
     /// empty before.
     pub flow: Flow,
+    /// The user stack that the owner read from last: its id in the table of stacks, plus 1. 0: it has not read since tcpwatch
+    /// looked, or the stack could not be kept.
+    pub read_stack: u32,
+    pub pad: u32,
 }
 
 impl Life {
     pub const EMPTY: Self = Self {
         memory: Memory::EMPTY,
         flow: Flow { local: Addr([0; 4]), remote: Addr([0; 4]), local_port: 0, remote_port: 0, netns: 0 },
+        read_stack: 0,
+        pad: 0,
     };
 }
 

@@ -1,12 +1,15 @@
 //! Every map, its size and why. Sizes of tables are defaults: user space sets them before loading.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_STACK_TRACE;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_def};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf};
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
 use tcpwatch_common::counters::{HookCounters, NetnsCounters, TableCounters};
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::hook;
-use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner};
+use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, USER_FRAMES};
 use tcpwatch_common::record::Listen;
 
 /// Records on their way to user space. 4 MiB hold 6,500 resets, a tenth of a second of the fastest storm seen.
@@ -39,6 +42,13 @@ pub static DEAD: LruHashMap<Flow, Memory> = LruHashMap::with_max_entries(65_536,
 #[map]
 pub static TABLES: PerCpuArray<TableCounters> = PerCpuArray::with_max_entries(1, 0);
 
+/// User stacks from which sockets were read, each once. A program reads in few places, so that 4,096 do for a host of many; they
+/// take 1.2 MB. The kernel keeps a stack where its hash says, and nothing is ever taken out: a stack whose place is taken
+/// is not kept, since to put it there would give every socket that points to the other one a wrong stack. One entry when
+/// nobody wants them.
+#[map]
+pub static STACKS: UserStacks = UserStacks::with_max_entries(4096);
+
 /// Owners of the sockets that were there before tcpwatch, by the socket's inode; filled once by user space. Takes memory
 /// only for what is in it.
 #[map]
@@ -59,6 +69,36 @@ pub static SYN: PerCpuArray<Syn> = PerCpuArray::with_max_entries(1, 0);
 /// The request or minisock that was removed last on this CPU.
 #[map]
 pub static REMOVED: PerCpuArray<Removed> = PerCpuArray::with_max_entries(2, 0);
+
+/// Type of [`STACKS`].
+///
+/// `aya_ebpf::maps::StackTrace` has 127 frames in every entry: four times as much memory, and the kernel refuses it where
+/// `kernel.perf_event_max_stack` is smaller than the default.
+#[repr(transparent)]
+pub struct UserStacks(UnsafeCell<bpf_map_def>);
+
+// SAFETY: the loader puts a reference to the map in its place; no program reads the definition.
+unsafe impl Sync for UserStacks {}
+
+impl UserStacks {
+    const fn with_max_entries(max_entries: u32) -> Self {
+        Self(UnsafeCell::new(bpf_map_def {
+            type_: BPF_MAP_TYPE_STACK_TRACE,
+            key_size: size_of::<u32>() as u32,
+            value_size: (USER_FRAMES * size_of::<u64>()) as u32,
+            max_entries,
+            map_flags: 0,
+            id: 0,
+            pinning: 0,
+        }))
+    }
+
+    /// What helpers take for the map.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut c_void {
+        self.0.get().cast()
+    }
+}
 
 /// Value of [`SYN`].
 #[derive(Clone, Copy)]

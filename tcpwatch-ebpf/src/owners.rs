@@ -1,9 +1,13 @@
 //! What is remembered of sockets: their owner and their last states, alive and after their end.
 
+use crate::context::Hooked;
+use crate::kernel::config::config;
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
-use crate::maps::{DEAD, LIVE, PORTS, SEEDS, TABLES};
+use crate::maps::{DEAD, LIVE, PORTS, SEEDS, STACKS, TABLES};
 use crate::words;
+use aya_ebpf::bindings::BPF_F_USER_STACK;
+use aya_ebpf::helpers::generated::bpf_get_stackid;
 use tcpwatch_common::counters::TableCounters;
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, STEPS, Step, how};
@@ -109,7 +113,7 @@ pub unsafe fn inherit_from_port(netns: u32, port: u16, owner: *mut Owner) {
 /// The current process owns the socket. Nothing is written while it is known already.
 ///
 /// # Safety
-/// `memory` must be a live map value.
+/// `memory` must come from [`find`], [`memory`] or [`renew`].
 #[inline(always)]
 pub unsafe fn learn(memory: *mut Memory, how: u8) {
     // SAFETY: by contract.
@@ -124,16 +128,34 @@ pub unsafe fn learn(memory: *mut Memory, how: u8) {
         }
         if !task::is_kernel_thread() {
             task::own(owner, how);
+            // What another process read from means nothing in this one.
+            (*memory.cast::<Life>()).read_stack = 0;
         }
     }
 }
 
-/// A read or write by the current process.
+/// A write by the current process.
 #[inline(always)]
-pub fn used(sock: Sock) {
+pub fn written(sock: Sock) {
     if let Some(memory) = memory(sock) {
         // SAFETY: a map value just found.
         unsafe { learn(memory, how::IO) };
+    }
+}
+
+/// A read by the current process, from the user stack that it stands on.
+#[inline(always)]
+pub fn read(sock: Sock, context: &impl Hooked) {
+    let Some(memory) = memory(sock) else { return };
+    // SAFETY: a map value just found.
+    unsafe { learn(memory, how::IO) };
+    if config!(read_stacks) != 0 {
+        // SAFETY: the helper takes the program's own context and map; the memory is the beginning of a `Life`.
+        unsafe {
+            let id = bpf_get_stackid(context.context(), STACKS.as_ptr(), u64::from(BPF_F_USER_STACK));
+            // Without a stack the one of an earlier read goes too: it is not where the process read last.
+            (*memory.cast::<Life>()).read_stack = if id >= 0 { id as u32 + 1 } else { 0 };
+        }
     }
 }
 

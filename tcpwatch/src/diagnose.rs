@@ -134,6 +134,7 @@ pub fn leaked(leak: &Leak, mono_ns: u64, time_ns: u64) -> Event {
     event.owner.clone_from(&leak.owner);
     event.cause = Some(catalog::leaked(leak, mono_ns));
     event.count = leak.count;
+    event.stack.clone_from(&leak.stack);
     event
 }
 

@@ -374,7 +374,7 @@ pub struct Event {
     pub cause: Option<Cause>,
     /// The kernel function that decided.
     pub site: Option<String>,
-    /// Only with `-k`: `function+0xoffset`, innermost first.
+    /// Only with `-k`: `function+0xoffset`, innermost first. The kernel's; of a leak that of the process's last read.
     pub stack: Option<Vec<String>>,
     /// Oldest first.
     pub history: Vec<HistoryStep>,

@@ -12,6 +12,7 @@ pub mod preflight;
 pub mod proc;
 pub mod process;
 pub mod seed;
+pub mod user_stack;
 
 #[cfg(test)]
 pub(crate) mod fake;

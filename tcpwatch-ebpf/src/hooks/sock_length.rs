@@ -10,22 +10,32 @@ use crate::kernel::sock::Sock;
 use crate::owners;
 use tcpwatch_common::state;
 
-tracepoint!(handle, sock_send_length);
-tracepoint!(handle, sock_recv_length);
+tracepoint!(sent, sock_send_length);
+tracepoint!(received, sock_recv_length);
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
 #[inline(always)]
-fn handle(context: &impl Hooked) -> Option<()> {
+fn sent(context: &impl Hooked) -> Option<()> {
+    owners::written(used(context)?);
+    Some(())
+}
+
+#[inline(always)]
+fn received(context: &impl Hooked) -> Option<()> {
+    owners::read(used(context)?, context);
+    Some(())
+}
+
+/// The socket, if it is of TCP and still open.
+#[inline(always)]
+fn used(context: &impl Hooked) -> Option<Sock> {
     let sock = Sock(context.arg(0));
     let family: u16 = field!(sock.0, sock_family);
     if (family != AF_INET && family != AF_INET6) || !sock.is_tcp() {
         return None;
     }
     // After the call: the socket may have been destroyed by then, and must not be remembered again.
-    if sock.state() != state::CLOSE {
-        owners::used(sock);
-    }
-    Some(())
+    (sock.state() != state::CLOSE).then_some(sock)
 }

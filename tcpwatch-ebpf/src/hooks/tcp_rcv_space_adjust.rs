@@ -15,7 +15,7 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let sock = Sock(context.arg(0));
     // Strparser users read in softirq; only a process holds the lock.
     if sock.owned() {
-        owners::used(sock);
+        owners::read(sock, context);
     }
     Some(())
 }

@@ -11,6 +11,6 @@ entry!(handle, tcp_recvmsg_fentry, tcp_recvmsg_kprobe);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    owners::used(Sock(context.arg(0)));
+    owners::read(Sock(context.arg(0)), context);
     Some(())
 }

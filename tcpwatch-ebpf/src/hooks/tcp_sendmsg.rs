@@ -11,6 +11,6 @@ entry!(handle, tcp_sendmsg_fentry, tcp_sendmsg_kprobe);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    owners::used(Sock(context.arg(0)));
+    owners::written(Sock(context.arg(0)));
     Some(())
 }

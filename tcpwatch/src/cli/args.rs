@@ -75,7 +75,7 @@ pub(super) struct TraceArgs {
     /// Stop after this time: 500ms, 30s, 5m, 1h
     #[arg(long = "for", value_name = "TIME", help_heading = "Output")]
     pub(super) duration: Option<String>,
-    /// Add the kernel stack to each event
+    /// Add the kernel stack to each event; to a leak, the user stack of the last read
     #[arg(short = 'k', long, help_heading = "Output")]
     pub(super) stack: bool,
     #[command(flatten)]

@@ -16,6 +16,8 @@ pub struct Held {
     pub flow: Flow,
     pub owner: Owner,
     pub since: Since,
+    /// Id of the user stack of its last read, where there is one.
+    pub read_stack: Option<u32>,
 }
 
 /// When the peer closed, on the monotonic clock.
@@ -48,6 +50,10 @@ pub struct Leak {
     pub oldest_ns: u64,
     /// The transition of the oldest was not seen: it is at least so old.
     pub at_least: bool,
+    /// Id of the user stack of its last read.
+    pub read_stack: Option<u32>,
+    /// That stack in words, innermost frame first; `None` when nobody wants it.
+    pub stack: Option<Vec<String>>,
     /// Who closed first, most frequent first, and how often; some of them.
     pub peers: Vec<(IpAddr, u64)>,
     /// How many peers there are in all.
@@ -116,6 +122,8 @@ fn leak(sockets: &[&Held], now_ns: u64) -> Option<Leak> {
         remote: Endpoint { addr: flow.remote.ip(), port: flow.remote_port },
         oldest_ns: now_ns.saturating_sub(oldest.since.ns()),
         at_least: matches!(oldest.since, Since::Before(_)),
+        read_stack: oldest.read_stack,
+        stack: None,
         peers,
         peer_count,
         before: None,
@@ -140,7 +148,12 @@ mod tests {
     fn held(pid: u32, peer: u32, age: u64) -> Held {
         let mut flow = samples::record(kind::STATE, hook::INET_SOCK_SET_STATE).flow;
         flow.remote = Addr::v4(peer.to_be());
-        Held { flow, owner: samples::owner(pid, how::ACCEPT), since: Since::Exactly(NOW - age * SECOND) }
+        Held {
+            flow,
+            owner: samples::owner(pid, how::ACCEPT),
+            since: Since::Exactly(NOW - age * SECOND),
+            read_stack: u32::try_from(age).ok(),
+        }
     }
 
     #[test]
@@ -152,6 +165,7 @@ mod tests {
         assert_eq!(figures, [(1, 3), (2, 1)], "a socket of 59 s is none yet");
         let first = &leaks[0].1;
         assert_eq!((first.oldest_ns, first.remote.port, first.at_least), (300 * SECOND, 777, false));
+        assert_eq!(first.read_stack, Some(300));
         assert_eq!(first.peers, [("0.0.0.2".parse().unwrap(), 2), ("0.0.0.1".parse().unwrap(), 1)]);
     }
 

@@ -5,7 +5,7 @@ use super::standing::flow;
 use crate::diagnose::leak::{self, Before, Held, Holder, Leak, Since, Unread};
 use crate::host::descriptors::Descriptors;
 use crate::host::inet::{self, Waiting};
-use crate::host::{Host, netns};
+use crate::host::{Host, netns, user_stack};
 use crate::source::Live;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -70,6 +70,7 @@ impl Leaks {
                 .and_then(|owner| Descriptors::of(&self.host.proc, owner.pid?))
                 .map(|descriptors| (u64::from(descriptors.used), descriptors.limit));
             leak.unread = sockets.unread(&self.host, &leak);
+            leak.stack = live.keeps_read_stacks().then(|| self.stack(live, &leak).unwrap_or_default());
             self.told.insert(holder, Told { before: Before { count: leak.count, at_ns: mono_ns }, at: now });
             due.push(leak);
         }
@@ -87,11 +88,23 @@ impl Leaks {
         }
     }
 
+    /// Where the process read the oldest socket last.
+    fn stack(&self, live: &Live, leak: &Leak) -> Option<Vec<String>> {
+        let owner = leak.owner.as_ref()?;
+        let addresses = live.read_stack(leak.read_stack?)?;
+        user_stack::frames(&self.host.proc, owner.pid?, owner.start_ns, &addresses)
+    }
+
     /// Every socket in CLOSE_WAIT that the filter admits.
     fn held(&self, live: &Live) -> Vec<Held> {
         let seen = live.close_wait().into_iter().filter_map(|life: Life| {
             let since = life.memory.history().last().map(Step::at_ns)?;
-            Some(Held { flow: life.flow, owner: life.memory.owner, since: Since::Exactly(since) })
+            Some(Held {
+                flow: life.flow,
+                owner: life.memory.owner,
+                since: Since::Exactly(since),
+                read_stack: life.read_stack.checked_sub(1),
+            })
         });
         let admitted = |held: &Held| self.filter.admits_owner(&held.flow, &held.owner);
         self.early.iter().map(|(_, held)| *held).chain(seen).filter(admitted).collect()

@@ -101,6 +101,7 @@ impl Run {
             buffer: options.buffer,
             sockets: options.sockets,
             ended: options.ended,
+            read_stacks: options.stack && options.deliver & deliver::LEAK != 0,
             only: match options.attach {
                 Attach::Auto => None,
                 Attach::Fentry => Some(Rung::Fentry),

@@ -80,6 +80,7 @@ impl Look {
                 flow: flow(waiting, view.netns),
                 owner: owner(waiting.inode),
                 since: Since::Before(now.mono_ns.saturating_sub(quiet_ns)),
+                read_stack: None,
             };
             (waiting.inode, held)
         }));

@@ -8,7 +8,7 @@ use crate::host::seed::Seed;
 use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, Way, When};
 use crate::kernel::shape::Shape;
 use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap};
 use aya::{Btf, Ebpf, EbpfLoader};
 use std::fmt;
 use std::path::Path;
@@ -41,6 +41,8 @@ pub struct Settings {
     pub sockets: u32,
     /// Ended connections that are remembered.
     pub ended: u32,
+    /// Keep the user stack of each socket's last read.
+    pub read_stacks: bool,
     /// The only rung to use for functions, for tests and odd hosts; `None`: whatever is granted.
     pub only: Option<Rung>,
     /// Set from outside when the run is to end before it has begun.
@@ -67,6 +69,7 @@ impl Default for Settings {
             buffer: 4 << 20,
             sockets: TABLE,
             ended: TABLE,
+            read_stacks: false,
             only: None,
             stop: Arc::default(),
         }
@@ -83,6 +86,8 @@ pub struct Live {
     tables: PerCpuArray<MapData, TableCounters>,
     living: HashMap<MapData, u64, Life>,
     dead: HashMap<MapData, Flow, Memory>,
+    /// `None`: nobody wants them.
+    read_stacks: Option<StackTraceMap<MapData>>,
     sizes: Sizes,
     granted: Granted,
     status: Vec<HookStatus>,
@@ -109,24 +114,30 @@ impl Live {
             granted.kprobe &= only == Rung::Kprobe;
         }
         let plan = Plan { shape, granted, deliver: settings.deliver };
-        let config = configure(&plan, settings.filter);
-        let mut ebpf = EbpfLoader::new()
+        let config = configure(&plan, settings);
+        let mut loader = EbpfLoader::new();
+        loader
             .btf(types.as_ref())
             .override_global("CONFIG", &config, true)
             .map_max_entries("EVENTS", settings.buffer)
             .map_max_entries("LIVE", settings.sockets)
-            .map_max_entries("DEAD", settings.ended)
-            .load(object::PROGRAMS)
-            .map_err(anyhow::Error::from)
-            .map_err(|error| {
-                let why = short(&error);
-                let memory = preflight::locked_memory(&preflight::Facts::read(&Host::live(), true));
-                let hint = memory.map_or_else(
-                    || "`tcpwatch doctor` says which privilege is missing".to_owned(),
-                    |finding| format!("{}: {}; {}", finding.what, finding.effect, finding.hint),
-                );
-                anyhow!("cannot create the tables in the kernel: {why}\nhint: {hint}")
-            })?;
+            .map_max_entries("DEAD", settings.ended);
+        if !settings.read_stacks {
+            loader.map_max_entries("STACKS", 1);
+        }
+        let mut ebpf = loader.load(object::PROGRAMS).map_err(anyhow::Error::from).map_err(|error| {
+            let why = short(&error);
+            let memory = preflight::locked_memory(&preflight::Facts::read(&Host::live(), true));
+            let hint = memory.map_or_else(
+                || "`tcpwatch doctor` says which privilege is missing".to_owned(),
+                |finding| format!("{}: {}; {}", finding.what, finding.effect, finding.hint),
+            );
+            anyhow!("cannot create the tables in the kernel: {why}\nhint: {hint}")
+        })?;
+        let read_stacks = match settings.read_stacks {
+            true => Some(StackTraceMap::try_from(take(&mut ebpf, "STACKS")?)?),
+            false => None,
+        };
         let mut live = Self {
             events: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
@@ -135,6 +146,7 @@ impl Live {
             tables: PerCpuArray::try_from(take(&mut ebpf, "TABLES")?)?,
             living: HashMap::try_from(take(&mut ebpf, "LIVE")?)?,
             dead: HashMap::try_from(take(&mut ebpf, "DEAD")?)?,
+            read_stacks,
             sizes: Sizes { sockets: settings.sockets, ended: settings.ended },
             ebpf,
             granted,
@@ -348,6 +360,17 @@ impl Live {
         bounded(&self.living, self.sizes.sockets).map(|(_, life)| life).filter(waits).collect()
     }
 
+    /// The user stacks of reads are kept.
+    pub fn keeps_read_stacks(&self) -> bool {
+        self.read_stacks.is_some()
+    }
+
+    /// The addresses on a user stack, innermost first, by the id in [`Life::read_stack`].
+    pub fn read_stack(&self, id: u32) -> Option<Vec<u64>> {
+        let stack = self.read_stacks.as_ref()?.get(&id, 0).ok()?;
+        Some(stack.frames().iter().map(|frame| frame.ip).collect())
+    }
+
     /// The connections that ended lately, as many as the table holds.
     pub fn ended(&self) -> impl Iterator<Item = (Flow, Memory)> + '_ {
         bounded(&self.dead, self.sizes.ended)
@@ -393,7 +416,7 @@ fn bounded<K: aya::Pod, V: aya::Pod>(
     table.iter().flatten().take(size as usize)
 }
 
-fn configure(plan: &Plan<'_>, filter: Filter) -> Config {
+fn configure(plan: &Plan<'_>, settings: &Settings) -> Config {
     let shape = plan.shape;
     let flag = |yes: bool| u32::from(yes);
     let drop_args = shape.tracepoints.get("kfree_skb").copied().unwrap_or(0);
@@ -410,6 +433,7 @@ fn configure(plan: &Plan<'_>, filter: Filter) -> Config {
         drop_has_socket: flag(drop_args >= 4),
         ignored_from_drops: plan.ignored_from_drops(),
         overflow_from_drops: flag(plan.overflow_from_drops()),
+        read_stacks: flag(settings.read_stacks),
         drop_listen_overflow: shape.reasons.drop_number("TCP_LISTEN_OVERFLOW").unwrap_or(ABSENT),
         drop_tcp_reset: shape.reasons.drop_number("TCP_RESET").unwrap_or(ABSENT),
         args_inet_csk_accept: shape.args("inet_csk_accept"),
@@ -422,7 +446,7 @@ fn configure(plan: &Plan<'_>, filter: Filter) -> Config {
         args_tcp_v6_syn_recv_sock: shape.args("tcp_v6_syn_recv_sock"),
         pidns: own_pidns(),
         offsets: shape.offsets,
-        filter,
+        filter: settings.filter,
     }
 }
 
