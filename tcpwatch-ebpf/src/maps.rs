@@ -43,7 +43,7 @@ pub static DEAD: LruHashMap<Flow, Memory> = LruHashMap::with_max_entries(65_536,
 pub static TABLES: PerCpuArray<TableCounters> = PerCpuArray::with_max_entries(1, 0);
 
 /// User stacks from which sockets were read, each once. A program reads in few places, so that 4,096 do for a host of many; they
-/// take 1.2 MB. The kernel keeps a stack where its hash says, and nothing is ever taken out: a stack whose place is taken
+/// take 1.1 MB. The kernel keeps a stack where its hash says, and nothing is ever taken out: a stack whose place is taken
 /// is not kept, since to put it there would give every socket that points to the other one a wrong stack. One entry when
 /// nobody wants them.
 #[map]
