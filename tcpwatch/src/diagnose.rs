@@ -138,6 +138,27 @@ pub fn leaked(leak: &Leak, mono_ns: u64, time_ns: u64) -> Event {
     event
 }
 
+/// Adds to an event about a process that should work and does not, that it cannot: `state` is what `ps` shows of its owner.
+pub fn at_a_halt(event: &mut Event, state: char) {
+    if !matches!(event.kind, EventKind::ListenDrop | EventKind::CloseWaitLeak) {
+        return;
+    }
+    let (Some(owner), Some(cause)) = (&event.owner, &mut event.cause) else { return };
+    let (name, pid) = (cause::name_owner(owner), owner.pid.unwrap_or(0));
+    let text = match state {
+        'T' => {
+            format!("{name} is stopped (state T: SIGSTOP or job control); `kill -CONT {pid}` lets it go on")
+        }
+        't' => format!("{name} is stopped by a debugger (state t)"),
+        'D' => {
+            format!("{name} waits in the kernel (state D), mostly for a disk or NFS: `cat /proc/{pid}/stack`")
+        }
+        'Z' => format!("{name} has ended, and its parent has not noticed (state Z)"),
+        _ => return,
+    };
+    cause.evidence.insert(0, text);
+}
+
 /// The command that makes the TIME_WAIT table larger.
 pub fn more_slots(max: u32) -> String {
     catalog::raise_tw_buckets(max)

@@ -5,7 +5,7 @@ use crate::event::{Endpoint, OwnerInfo};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use tcpwatch_common::flow::Flow;
-use tcpwatch_common::owner::Owner;
+use tcpwatch_common::owner::{Owner, how};
 
 /// Peers that are named.
 const PEERS: usize = 3;
@@ -30,7 +30,7 @@ pub enum Since {
 }
 
 impl Since {
-    fn ns(self) -> u64 {
+    pub fn ns(self) -> u64 {
         match self {
             Self::Exactly(ns) | Self::Before(ns) => ns,
         }
@@ -58,6 +58,8 @@ pub struct Leak {
     pub peers: Vec<(IpAddr, u64)>,
     /// How many peers there are in all.
     pub peer_count: usize,
+    /// What the connections are for, most frequent first: its listener, or the server that it connected to.
+    pub services: Vec<(Service, u64)>,
     /// By process, the figure of the look before.
     pub before: Option<Before>,
     /// Descriptors that the process has, and how many it may have.
@@ -66,6 +68,29 @@ pub struct Leak {
     pub unread: Option<Unread>,
     /// The sockets.
     pub flows: Vec<Flow>,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Of clients that came to this socket.
+    Own(Endpoint),
+    /// Opened by the process, to this server.
+    Server(Endpoint),
+}
+
+impl Service {
+    fn of(one: &Held) -> Self {
+        let flow = &one.flow;
+        // Of a socket that is older than tcpwatch nothing tells but the ports: services have the lower one, nearly always.
+        let opened =
+            one.owner.how == how::CONNECT || one.owner.how == how::PROC && flow.remote_port < flow.local_port;
+        if opened {
+            Self::Server(Endpoint { addr: flow.remote.ip(), port: flow.remote_port })
+        } else {
+            Self::Own(Endpoint { addr: flow.local.ip(), port: flow.local_port })
+        }
+    }
 }
 
 /// What a process made of the peers' last bytes, by socket.
@@ -111,6 +136,12 @@ fn leak(sockets: &[&Held], now_ns: u64) -> Option<Leak> {
     }
     let mut peers: Vec<(IpAddr, u64)> = peers.into_iter().collect();
     peers.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let mut services: HashMap<Service, u64> = HashMap::new();
+    for one in sockets {
+        *services.entry(Service::of(one)).or_default() += 1;
+    }
+    let mut services: Vec<(Service, u64)> = services.into_iter().collect();
+    services.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let peer_count = peers.len();
     peers.truncate(PEERS);
     let flow = &oldest.flow;
@@ -126,6 +157,7 @@ fn leak(sockets: &[&Held], now_ns: u64) -> Option<Leak> {
         stack: None,
         peers,
         peer_count,
+        services,
         before: None,
         descriptors: None,
         unread: None,
@@ -139,7 +171,6 @@ mod tests {
     use crate::diagnose::samples;
     use tcpwatch_common::flow::Addr;
     use tcpwatch_common::hook;
-    use tcpwatch_common::owner::how;
     use tcpwatch_common::record::kind;
 
     const SECOND: u64 = 1_000_000_000;

@@ -21,6 +21,8 @@ pub struct Proc {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub comm: [u8; 16],
+    /// As `ps` shows it: `R`, `S`, `D`, `T`, …
+    pub state: char,
     pub parent: u32,
     /// Ticks since boot.
     pub start: u64,
@@ -141,9 +143,10 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     }
     // After the comm come state (field 3), parent (4) … start time (22).
     let mut fields = str::from_utf8(&text[close + 1..]).ok()?.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
     let start = fields.nth(17)?.parse().ok()?;
-    Some(Stat { comm, parent, start })
+    Some(Stat { comm, state, parent, start })
 }
 
 /// The `boottime` row of `timens_offsets`: seconds and nanoseconds, the seconds may be negative.
@@ -164,7 +167,7 @@ mod tests {
         let text = b"42 (a) (b c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 99 99";
         let stat = parse_stat(text).unwrap();
         assert_eq!(&stat.comm[..8], b"a) (b c\0");
-        assert_eq!((stat.parent, stat.start), (7, 123_456));
+        assert_eq!((stat.state, stat.parent, stat.start), ('S', 7, 123_456));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Described {
     pub exe: Option<String>,
     /// The program's file was removed or replaced since it started, as an upgrade does.
     pub exe_deleted: bool,
+    /// What it does, as `ps` shows it: `R`, `S`, `D`, `T`, …; some moments old.
+    pub state: Option<char>,
     /// Path below the cgroup mount.
     pub cgroup: Option<String>,
     /// Id or name, see [`cgroup::container`].
@@ -54,6 +56,7 @@ struct Entry {
 struct Found {
     exe: Option<String>,
     exe_deleted: bool,
+    state: Option<char>,
     cgroup: Option<String>,
 }
 
@@ -87,6 +90,7 @@ impl Processes {
         Described {
             exe: found.and_then(|found| found.exe.clone()),
             exe_deleted: found.is_some_and(|found| found.exe_deleted),
+            state: found.and_then(|found| found.state),
             cgroup: cgroup.map(str::to_owned),
             container: container.map(str::to_owned),
         }
@@ -136,7 +140,8 @@ fn look(proc: &Proc, (pid, start): Identity) -> Option<Found> {
     let (exe, exe_deleted) = exe.as_deref().map(program).unzip();
     let cgroup = proc.cgroup(pid).and_then(|text| cgroup::own_path(&text).map(str::to_owned));
     // The pid may have changed hands while the files were read.
-    is_same().then_some(Found { exe, exe_deleted: exe_deleted.unwrap_or(false), cgroup })
+    let now = proc.stat(pid).filter(|stat| stat.start == start)?;
+    Some(Found { exe, exe_deleted: exe_deleted.unwrap_or(false), state: Some(now.state), cgroup })
 }
 
 /// The kernel marks a file that has no name any more with a suffix.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tcpwatch_common::filter::Filter;
 use tcpwatch_common::flow::Flow;
-use tcpwatch_common::owner::{Life, Step};
+use tcpwatch_common::owner::{Life, Step, how};
 
 /// Between two looks: a quarter of the time after which a socket counts, within these bounds. A look walks the table of the
 /// living, so it is not for every moment.
@@ -53,8 +53,10 @@ impl Leaks {
         let mono_ns = Clock::read().mono_ns;
         let mut sockets = Sockets::default();
         self.drop_closed(&mut sockets);
-        let all = self.held(live);
         let after_ns = u64::try_from(self.after.as_nanos()).unwrap_or(u64::MAX);
+        let mut all = self.held(live);
+        all.retain(|held| mono_ns.saturating_sub(held.since.ns()) >= after_ns);
+        sockets.drop_unaccepted(&self.host, &mut all);
         let leaks = leak::group(&all, mono_ns, after_ns);
         self.told.retain(|holder, _| leaks.iter().any(|(other, _)| other == holder));
         let mut due = Vec::new();
@@ -122,6 +124,18 @@ impl Sockets {
             let view = namespace.and_then(|namespace| inet::look(host, &namespace).ok());
             view.map_or_else(Vec::new, |view| view.sockets.close_wait)
         })
+    }
+
+    /// What waits in a listener's queue has no descriptor yet: nobody could close it, and it is no leak.
+    fn drop_unaccepted(&mut self, host: &Host, held: &mut Vec<Held>) {
+        let inherited = |one: &Held| one.owner.how == how::LISTENER;
+        let spaces: HashSet<u32> =
+            held.iter().filter(|one| inherited(one)).map(|one| one.flow.netns).collect();
+        for netns in spaces {
+            let queued = self.of(host, netns).iter().filter(|waiting| waiting.inode == 0);
+            let queued: HashSet<Flow> = queued.map(|waiting| flow(waiting, netns)).collect();
+            held.retain(|one| !inherited(one) || !queued.contains(&one.flow));
+        }
     }
 
     /// How far the process has read its sockets.

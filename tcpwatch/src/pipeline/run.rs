@@ -435,6 +435,7 @@ impl Run {
                 .collect(),
             netns: reconciled
                 .into_iter()
+                .filter(|row| options.filter.netns == 0 || row.netns == options.filter.netns)
                 .filter(|row| row.explained != 0 || row.kernel.is_some_and(|count| count != 0))
                 .map(|row| Reconciliation {
                     netns: row.netns,
@@ -459,24 +460,29 @@ impl Run {
     }
 }
 
-/// What the host knows and the record does not: the owner's program and container.
+/// What the host knows and the record does not: the owner's program and container, and whether it can work at all.
 fn complete(mut event: Event, processes: &mut Processes) -> Event {
-    if let Some(owner) = &mut event.owner {
-        describe(owner, processes);
+    let state = event.owner.as_mut().and_then(|owner| describe(owner, processes));
+    if let Some(state) = state {
+        diagnose::at_a_halt(&mut event, state);
     }
     event
 }
 
 fn name_owners(all: &mut [event::Standing], processes: &mut Processes) {
     let listeners = all.iter_mut().flat_map(|standing| &mut standing.listeners);
-    listeners.filter_map(|listener| listener.owner.as_mut()).for_each(|owner| describe(owner, processes));
+    listeners.filter_map(|listener| listener.owner.as_mut()).for_each(|owner| {
+        describe(owner, processes);
+    });
 }
 
-fn describe(owner: &mut OwnerInfo, processes: &mut Processes) {
+/// Fills in what is known of a process; gives what it does just now.
+fn describe(owner: &mut OwnerInfo, processes: &mut Processes) -> Option<char> {
     let described = processes.describe(&wire(owner));
     owner.exe = described.exe;
     owner.cgroup = described.cgroup;
     owner.container = described.container;
+    described.state
 }
 
 /// The owner as the process table takes it.

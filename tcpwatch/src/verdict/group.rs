@@ -28,8 +28,9 @@ pub(super) struct Key {
 impl Key {
     pub(super) fn of(event: &Event, cause: &'static str) -> Self {
         let program = event.owner.as_ref().map(|owner| owner.comm.clone());
-        // A full table has no port.
-        let port = if cause == "tw-bucket-overflow" { None } else { service(event).map(|(port, _)| port) };
+        // A full table has no port, and a process that does not close leaks sockets of all its services.
+        let anywhere = matches!(cause, "tw-bucket-overflow" | "close-wait-leak");
+        let port = if anywhere { None } else { service(event).map(|(port, _)| port) };
         Self { cause, netns: event.netns, program, port }
     }
 
@@ -103,7 +104,9 @@ impl Group {
                 self.peers_more = true;
             }
         }
-        if let Some(state) = event.state {
+        // The RSTs that follow a refusal meet whatever is there.
+        let follows = event.kind == EventKind::RstSent && self.kinds.contains_key(&EventKind::TwOverflow);
+        if let Some(state) = event.state.filter(|_| !follows) {
             *self.states.entry(state).or_default() += event.count;
         }
         if let Some(listen) = &event.listen {
@@ -185,6 +188,16 @@ impl Group {
     /// How many, and what.
     fn title(&self, key: &Key, count: u64, cause: Option<&Cause>) -> String {
         let spec = catalog::find(key.cause);
+        if let Some(refusals) = self.kinds.get(&EventKind::TwOverflow).filter(|refusals| **refusals > 1) {
+            let who = key.program.as_deref().map_or_else(String::new, |program| format!(" of {program}"));
+            let drawn = match self.kinds.get(&EventKind::RstSent) {
+                Some(resets) => format!(", and {resets} RSTs of this host followed"),
+                None => String::new(),
+            };
+            return format!(
+                "{refusals} sockets{who} were refused their TIME_WAIT slot, the table is full{drawn}"
+            );
+        }
         match (cause, spec) {
             (Some(cause), _) if count == 1 && self.leaking.is_empty() => cause.summary.clone(),
             (_, Some(spec)) => spec.many.replace("{count}", &count.to_string()),
@@ -197,10 +210,12 @@ impl Group {
         if let Some(line) = self.rate(count, watched_ns) {
             lines.push(line);
         }
-        let refusals = self.kinds.get(&EventKind::TwOverflow);
-        if let (Some(refusals), Some(resets)) = (refusals, self.kinds.get(&EventKind::RstSent)) {
+        if self.kinds.contains_key(&EventKind::TwOverflow)
+            && let Some(resets) = self.kinds.get(&EventKind::RstSent)
+        {
             lines.push(format!(
-                "refused {refusals} times; the peers' next segments drew an RST from this host {resets} times so far"
+                "the peers' next segments found no socket, and this host answered with an RST {resets} times so far: the \
+                 peers see 'Connection reset by peer' or lose what they had just sent"
             ));
         }
         lines.extend(self.queue());
@@ -283,7 +298,8 @@ impl Group {
 
     /// The states that it happened in, when there are several.
     fn states(&self, count: u64) -> Option<String> {
-        if self.states.len() < 2 || count < 2 {
+        let refused = self.kinds.contains_key(&EventKind::TwOverflow);
+        if self.states.is_empty() || self.states.len() < 2 && !refused || count < 2 {
             return None;
         }
         let mut states: Vec<_> = self.states.iter().collect();

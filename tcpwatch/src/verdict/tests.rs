@@ -131,7 +131,8 @@ fn a_full_table_names_who_fills_it() {
     let verdict = &verdicts[0];
     assert_eq!((verdicts.len(), verdict.count), (1, 2), "an RST that follows is no loss of its own");
     let text = verdict.evidence.join("\n");
-    assert!(text.contains("refused 2 times"), "{text}");
+    assert!(verdict.title.starts_with("2 sockets of nginx were refused"), "{}", verdict.title);
+    assert!(verdict.title.ends_with("1 RSTs of this host followed"), "{}", verdict.title);
     assert!(text.contains("nginx[1] had 500 connections to 10.0.0.2:6379"), "{text}");
     assert!(verdict.fix[1].contains("keep its connections to 10.0.0.2:6379 open"), "{:?}", verdict.fix);
 }
@@ -238,4 +239,31 @@ fn a_storm_of_causes_stays_bounded() {
     let verdicts = collector.finish(&Summary::default());
     assert!(verdicts.len() <= GROUPS + 1, "{}", verdicts.len());
     assert_eq!(verdicts.iter().map(|verdict| verdict.count).sum::<u64>(), 3_000, "nothing is lost");
+}
+
+#[test]
+fn drops_and_resets_of_one_queue_are_one_verdict() {
+    let reset = owned(
+        event(EventKind::RstSent, "accept-queue-overflow", "10.0.0.1:80", "10.0.0.8:4000"),
+        owner(5, "site", "listen"),
+    );
+    let verdicts = gathered(&[full(5, "site"), reset.clone()]);
+    assert_eq!(verdicts.len(), 1, "{verdicts:?}");
+    assert_eq!(
+        (verdicts[0].cause, verdicts[0].count),
+        ("accept-queue-full", 1),
+        "the reset is one of the drops"
+    );
+    assert_eq!(verdicts[0].with, ["accept-queue-overflow"]);
+    assert!(verdicts[0].fix.iter().any(|fix| fix.starts_with("sysctl -w net.ipv4.tcp_abort_on_overflow=0")));
+    assert_eq!(gathered(&[reset])[0].cause, "accept-queue-overflow", "where drops are not seen");
+}
+
+#[test]
+fn a_process_leaks_once_whatever_its_services() {
+    let mut backend = leak(5, 20);
+    backend.remote = Some(end("10.0.0.7:80"));
+    backend.local = Some(end("10.0.0.1:40000"));
+    let verdicts = gathered(&[backend, leak(5, 37)]);
+    assert_eq!((verdicts.len(), verdicts[0].count), (1, 37), "{verdicts:?}");
 }

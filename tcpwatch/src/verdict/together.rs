@@ -43,16 +43,16 @@ fn sentence(row: &Lifetimes) -> String {
 fn keep_open(row: &Lifetimes) -> String {
     match row.direction {
         Direction::Outgoing => format!(
-            "let {} keep its connections {} open and use them again: a pool with an idle timeout longer than the pause \
-             between requests (in nginx `keepalive` in the upstream block)",
+            "for good: let {} keep its connections {} open and use them again: a pool with an idle timeout longer than the \
+             pause between requests (nginx: `keepalive` in the upstream block; Lua: `set_keepalive`)",
             who(row),
             where_to(row)
         ),
         Direction::Incoming => format!(
-            "let the client close first, or {} keep connections {} open for more than one request: whoever closes first \
-             takes the slot",
-            who(row),
-            where_to(row)
+            "for good: let the clients of port {} keep their connections open for more than one request, or close first: \
+             whoever closes first takes the slot, here {}",
+            row.port,
+            who(row)
         ),
     }
 }
@@ -79,8 +79,39 @@ fn span(us: u64) -> String {
     }
 }
 
+/// A full accept queue drops, and with `tcp_abort_on_overflow` resets: each reset is among the drops too.
+fn overflows(verdicts: &mut Vec<Verdict>) {
+    let mut resets = Vec::new();
+    verdicts.retain(|verdict| {
+        let reset = verdict.cause == "accept-queue-overflow";
+        if reset {
+            resets.push(verdict.clone());
+        }
+        !reset
+    });
+    for reset in resets {
+        let joined = |full: &&mut Verdict| full.cause == "accept-queue-full" && same_service(&reset, full);
+        let Some(full) = verdicts.iter_mut().find(joined) else {
+            verdicts.push(reset);
+            continue;
+        };
+        full.with.push(reset.cause);
+        full.evidence.push(format!(
+            "net.ipv4.tcp_abort_on_overflow=1: {} of these clients were reset and saw ECONNRESET",
+            reset.count
+        ));
+        full.fix.push(
+            "sysctl -w net.ipv4.tcp_abort_on_overflow=0: then clients whose last ACK is dropped wait and come in when there is \
+             room, instead of an error"
+                .to_owned(),
+        );
+        full.last_ns = full.last_ns.max(reset.last_ns);
+    }
+}
+
 /// A process that leaks sockets and turns clients away has one illness, not two: it has stopped working on its connections.
 pub(super) fn join(mut verdicts: Vec<Verdict>) -> Vec<Verdict> {
+    overflows(&mut verdicts);
     let mut leaks: Vec<Verdict> = Vec::new();
     verdicts.retain(|verdict| {
         let leak = verdict.cause == "close-wait-leak";
@@ -137,7 +168,8 @@ fn same_service(leak: &Verdict, queue: &Verdict) -> bool {
     });
     // A master listens, a worker leaks: the same program on the same port.
     let same_program = leak.who.iter().any(|a| queue.who.iter().any(|b| a.owner.comm == b.owner.comm));
-    leak.netns == queue.netns && (same_process || same_program && leak.services == queue.services)
+    let same_place = leak.services.iter().any(|service| queue.services.contains(service));
+    leak.netns == queue.netns && (same_process || same_program && same_place)
 }
 
 /// Where to look in a process that does nothing.

@@ -177,6 +177,7 @@ pub(super) fn abort(scene: &mut Scene<'_>) -> Result<Truth> {
         verdict: overflow(&pids, &["accept-queue-full"]).says(&[
             "ECONNRESET",
             "net.ipv4.tcp_abort_on_overflow=1",
+            "sysctl -w net.ipv4.tcp_abort_on_overflow=0",
             "backlog",
         ]),
     })
@@ -275,7 +276,7 @@ pub(super) fn no_cookies(scene: &mut Scene<'_>) -> Result<Truth> {
         verdict: Verdict::new(&["syn-queue-full"], "ListenDrops")
             .by(&pids, "nginx")
             .at(80)
-            .says(&["flood", "net.ipv4.tcp_syncookies=1"]),
+            .says(&["flood", "sysctl -w net.ipv4.tcp_syncookies=1"]),
         counters: vec![("ListenDrops", least..=most), ("ListenOverflows", 0..=0)],
     })
 }

@@ -155,19 +155,19 @@ pub(super) fn crowd(facts: &Facts<'_>) -> Option<String> {
     Some(format!("{} in the last {}, from {peers}", lately.drops, span(lately.over_ns)))
 }
 
-/// How many requests are young: of a flood nearly all are, because nobody answers and their time is short.
+/// How many requests are old: honest clients answer the first SYN-ACK, those of a flood none.
 pub(super) fn young(facts: &Facts<'_>) -> Option<String> {
     let (all, young) = (facts.record.listen.syn_len, facts.record.listener.young);
-    (all > 0)
-        .then(|| format!("{all} half-open connections, {young} of them with their first SYN-ACK unanswered"))
+    let old = all.checked_sub(young).filter(|old| *old > 0)?;
+    Some(format!("{old} of {all} half-open connections did not answer a repeated SYN-ACK either"))
 }
 
 /// The command that makes the TIME_WAIT table four times as large.
 pub(in crate::diagnose) fn raise_tw_buckets(max: u32) -> String {
     let more = max.saturating_mul(4).max(65_536).checked_next_power_of_two().unwrap_or(max);
     format!(
-        "sysctl -w net.ipv4.tcp_max_tw_buckets={more} (now {max}; a slot takes about 300 bytes), and keep connections \
-         open longer so that fewer of them end"
+        "sysctl -w net.ipv4.tcp_max_tw_buckets={more} (at once, until a reboot; now {max}; a slot takes about 300 bytes), and \
+         keep connections open longer so that fewer of them end"
     )
 }
 

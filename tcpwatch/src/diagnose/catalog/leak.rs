@@ -3,7 +3,7 @@
 use super::evidence::span;
 use super::{Harm, Spec, in_state};
 use crate::diagnose::cause::{NOBODY, Verdict, name_owner};
-use crate::diagnose::leak::{Leak, Unread};
+use crate::diagnose::leak::{Leak, Service, Unread};
 use crate::event::{Cause, Certainty, EventKind};
 
 pub(super) const CAUSES: &[Spec] = &[CLOSE_WAIT_LEAK];
@@ -43,12 +43,31 @@ pub(in crate::diagnose) fn leaked(leak: &Leak, now_ns: u64) -> Cause {
     };
     Verdict::likely()
         .with([age])
+        .with(services(leak))
         .with(peers(leak))
         .with(unread(leak))
         .with(growth(leak, now_ns))
         .with(descriptors(leak))
         .fix(remedy(leak))
         .say(&CLOSE_WAIT_LEAK, summary)
+}
+
+/// What the connections are for.
+fn services(leak: &Leak) -> Option<String> {
+    const NAMED: usize = 4;
+    if leak.count < 2 {
+        return None;
+    }
+    let one = |(service, count): &(Service, u64)| match service {
+        Service::Own(local) => format!("{count} of clients of {local}"),
+        Service::Server(remote) => format!("{count} that it had opened to {remote}"),
+    };
+    let named: Vec<String> = leak.services.iter().take(NAMED).map(one).collect();
+    let rest = match leak.services.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(", and those of {more} more services"),
+    };
+    Some(format!("{}{rest}", named.join(", ")))
 }
 
 /// Who closed first.

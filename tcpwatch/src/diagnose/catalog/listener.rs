@@ -231,13 +231,22 @@ fn remedy(facts: &Facts<'_>) -> Option<String> {
         Some(Pressure::Burst) => {
             raise.map(|raise| format!("the process accepts, the queue is too short for a burst: {raise}"))
         }
-        Some(Pressure::SynFlood) => Some(FLOOD.to_owned()),
-        None => raise,
+        Some(Pressure::SynFlood) | None => raise,
     }
 }
 
-const FLOOD: &str = "a SYN flood: set net.ipv4.tcp_syncookies=1, which serves honest clients all the same, and drop the sources \
-                     before they come here (upstream filter, nftables `ct count`, synproxy); a longer queue is of no use";
+/// What to change under a SYN flood.
+fn flood(facts: &Facts<'_>) -> Option<String> {
+    facts.listen.filter(|info| info.pressure == Some(Pressure::SynFlood))?;
+    let cookies = match facts.record.listen.syncookies {
+        0 => "sysctl -w net.ipv4.tcp_syncookies=1: then honest clients are served all the same; and ",
+        _ => "cookies serve honest clients all the same (they lose TCP options at most); to save the work, ",
+    };
+    Some(format!(
+        "{cookies}drop the sources before they come here (upstream filter, nftables `ct count`, synproxy); a longer queue is of \
+         no use against a SYN flood"
+    ))
+}
 
 fn syn_queue_full(facts: &Facts<'_>) -> Option<Verdict> {
     let dropped = |info: &ListenInfo| info.queue == Some(Queue::Syn) && info.action == ListenAction::Dropped;
@@ -256,8 +265,7 @@ fn syn_queue_full(facts: &Facts<'_>) -> Option<Verdict> {
     } else {
         emptied(facts)
     };
-    let flood = facts.listen.and_then(|info| info.pressure) == Some(Pressure::SynFlood);
-    Some(verdict.with(young(facts)).with(crowd(facts)).fix(flood.then(|| FLOOD.to_owned())))
+    Some(verdict.with(young(facts)).with(crowd(facts)).fix(flood(facts)))
 }
 
 /// A queue refused a SYN, and has room by now.
@@ -276,7 +284,8 @@ fn cookies_sent(facts: &Facts<'_>) -> Option<Verdict> {
     Some(
         Verdict::certain()
             .with([syn_queue(listen), format!("net.ipv4.tcp_syncookies={}", listen.syncookies)])
-            .with(crowd(facts)),
+            .with(crowd(facts))
+            .fix(flood(facts)),
     )
 }
 

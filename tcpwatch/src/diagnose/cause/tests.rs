@@ -3,7 +3,7 @@
 use crate::diagnose::lately::{self, Around};
 use crate::diagnose::samples::{self, NOW, frames, memory, owner};
 use crate::diagnose::{Context, interpret, site};
-use crate::event::{Cause, Certainty, Event, TimeWaitInfo};
+use crate::event::{Cause, Certainty, Event, EventKind, TimeWaitInfo};
 use crate::kernel::names::ReasonNames;
 use crate::kernel::symbols::Symbols;
 use tcpwatch_common::hook;
@@ -488,7 +488,11 @@ fn a_refused_time_wait_has_figures_and_a_command() {
     assert_eq!((full.id, full.certainty), ("tw-bucket-overflow", CERTAIN));
     assert_eq!(full.evidence[0], "5000 of 5000 TIME_WAIT slots in use (net.ipv4.tcp_max_tw_buckets)");
     assert_eq!(full.evidence[2], "the connection lived for 17 ms, and this side closed first");
-    assert!(full.fix.unwrap().starts_with("sysctl -w net.ipv4.tcp_max_tw_buckets=65536 (now 5000"));
+    assert!(
+        full.fix
+            .unwrap()
+            .starts_with("sysctl -w net.ipv4.tcp_max_tw_buckets=65536 (at once, until a reboot; now 5000")
+    );
     record.timewait.used = 10;
     assert_eq!(cause(&record, &[], None).certainty, POSSIBLE, "no memory looks the same");
 }
@@ -515,4 +519,26 @@ fn without_evidence_it_is_unknown_and_says_what_there_is() {
     let cause = cause(&record, &["tcp_send_active_reset", "a_new_function"], Some("A_NEW_REASON"));
     assert_eq!((cause.id, cause.certainty), ("unknown", Certainty::Unknown));
     assert_eq!(cause.evidence, ["reason A_NEW_REASON (kernel)", "decided in a_new_function"]);
+}
+
+#[test]
+fn a_process_at_a_halt_is_said_where_it_should_work() {
+    let told = |kind, state| {
+        let mut event = Event::new(kind, 1, 1);
+        event.owner = crate::diagnose::owner::info(&owner(387, how::LISTEN));
+        event.cause = Some(Cause {
+            id: "accept-queue-full",
+            certainty: CERTAIN,
+            summary: String::new(),
+            evidence: vec!["figures".to_owned()],
+            fix: None,
+        });
+        crate::diagnose::at_a_halt(&mut event, state);
+        event.cause.unwrap().evidence
+    };
+    let stopped = told(EventKind::ListenDrop, 'T');
+    assert!(stopped[0].starts_with("nginx[387] is stopped") && stopped[0].contains("kill -CONT 387"));
+    assert!(told(EventKind::CloseWaitLeak, 'D')[0].contains("/proc/387/stack"));
+    assert_eq!(told(EventKind::ListenDrop, 'S'), ["figures"], "it sleeps: that says nothing");
+    assert_eq!(told(EventKind::RstSent, 'T'), ["figures"], "it need not work for that");
 }
