@@ -58,7 +58,7 @@ pub struct Expect {
     pub causes: Vec<&'static str>,
     /// What a host that grants tracepoints alone may say instead: it saw less of what came before.
     pub weak_causes: Vec<&'static str>,
-    /// How many sockets one event stands for at most.
+    /// How many sockets one event stands for at most; one at least stands for all of them.
     pub sockets: Option<u64>,
     pub sites: Vec<&'static str>,
     pub listen: Option<Listen>,
@@ -128,7 +128,7 @@ impl Expect {
         let sockets = remotes.len() as u64;
         let first = Self::new("close_wait_leak", Side::Server, local, remotes[0]);
         // The first look may find only some of them old enough; then all are told at once.
-        Self { remotes, times: sockets + 1..=sockets * AGAIN, sockets: Some(sockets), ..first }
+        Self { remotes, times: sockets..=sockets * AGAIN, sockets: Some(sockets), ..first }
             .state("CLOSE_WAIT")
             .cause("close-wait-leak")
     }

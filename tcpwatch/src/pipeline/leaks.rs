@@ -42,6 +42,11 @@ impl Leaks {
         Self { host: host.clone(), filter, after, next: Instant::now(), early, told: HashMap::new() }
     }
 
+    /// More sockets that may have been there before tcpwatch.
+    pub(super) fn add_early(&mut self, early: Vec<(u64, Held)>) {
+        self.early.extend(early);
+    }
+
     /// When it is time for a look: the leaks that are to be told now. One of each process, first when it is found and then
     /// each time that another `--close-wait-after` has passed.
     pub(super) fn due(&mut self, live: &Live) -> Vec<Leak> {
@@ -108,8 +113,12 @@ impl Leaks {
                 read_stack: life.read_stack.checked_sub(1),
             })
         });
+        let seen: Vec<Held> = seen.collect();
+        // A namespace that was looked at late shows sockets whose transition was seen, too.
+        let known: HashSet<Flow> = seen.iter().map(|held| held.flow).collect();
+        let early = self.early.iter().map(|(_, held)| *held).filter(|held| !known.contains(&held.flow));
         let admitted = |held: &Held| self.filter.admits_owner(&held.flow, &held.owner);
-        self.early.iter().map(|(_, held)| *held).chain(seen).filter(admitted).collect()
+        early.chain(seen.iter().copied()).filter(admitted).collect()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::event::{
 };
 use crate::host::books::Books;
 use crate::host::inet;
+use crate::host::netns::Namespace;
 use crate::host::preflight::{self, HookStatus};
 use crate::host::process::Processes;
 use crate::host::{Host, seed};
@@ -78,6 +79,8 @@ pub(super) struct Run {
     /// Settings of the namespaces that have events.
     settings: inet::Cache,
     host: Host,
+    /// Namespaces that there was no time for at the start.
+    rest: Vec<Namespace>,
     /// Who held what when tcpwatch started.
     seed: seed::Seed,
 }
@@ -160,6 +163,7 @@ impl Run {
             leaks: (options.deliver & deliver::LEAK != 0)
                 .then(|| Leaks::new(host, options.filter, options.close_wait_after, look.close_wait)),
             settings: inet::Cache::new(host),
+            rest: std::mem::take(&mut look.rest),
             host: host.clone(),
             seed,
         };
@@ -194,6 +198,7 @@ impl Run {
             for name in self.live.attach_late() {
                 eprintln!("tcpwatch: {name} is attached now: its module was loaded");
             }
+            self.look_on();
             self.report_leaks(sink)?;
             if Instant::now() >= next_loss {
                 self.report_losses(sink)?;
@@ -302,6 +307,17 @@ impl Run {
         written?;
         recorded?;
         Ok(drained)
+    }
+
+    /// Looks at one more of the namespaces that there was no time for at the start.
+    fn look_on(&mut self) {
+        let (Some(namespace), Some(leaks)) = (self.rest.pop(), &mut self.leaks) else { return };
+        let mut look = standing::Look::default();
+        look.at(&self.host, &namespace, &self.seed);
+        leaks.add_early(look.close_wait);
+        for why in look.unseen {
+            eprintln!("tcpwatch: {why}");
+        }
     }
 
     /// Processes that hold sockets in CLOSE_WAIT, as events.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::owner::Owner;
 
-/// Looking at all namespaces may take this long. The table of connections is one for all of them, so that on a host with
-/// many of both each look costs tens of milliseconds.
+/// The first answer may take this long. The table of connections is one for all namespaces, so that on a host with many of
+/// both each look costs tens of milliseconds.
 const PATIENCE: Duration = Duration::from_millis(800);
 
 /// One look at the host.
@@ -24,33 +24,34 @@ pub(super) struct Look {
     pub(super) close_wait: Vec<(u64, Held)>,
     /// What could not be looked at, a sentence each.
     pub(super) unseen: Vec<String>,
+    /// What there was no time for.
+    pub(super) rest: Vec<Namespace>,
 }
 
 /// Looks at every namespace, `only` at that one if it is not 0.
 pub(super) fn look(host: &Host, seed: &Seed, only: u32) -> Look {
     let until = Instant::now() + PATIENCE;
     let mut look = Look::default();
-    let mut late = 0;
     let wanted = |namespace: &Namespace| only == 0 || namespace.inode == only;
     for namespace in netns::list(host).into_iter().filter(wanted) {
         if Instant::now() > until {
-            late += 1;
+            look.rest.push(namespace);
             continue;
         }
-        match inet::look(host, &namespace) {
-            Ok(view) => look.add(host, &namespace, &view, seed),
-            Err(unseen) => look.unseen.push(unseen.why),
-        }
-    }
-    if late > 0 {
-        look.unseen.push(format!(
-            "{late} network namespaces were not looked at, that would have taken too long: --netns names one"
-        ));
+        look.at(host, &namespace, seed);
     }
     look
 }
 
 impl Look {
+    /// Looks at one namespace.
+    pub(super) fn at(&mut self, host: &Host, namespace: &Namespace, seed: &Seed) {
+        match inet::look(host, namespace) {
+            Ok(view) => self.add(host, namespace, &view, seed),
+            Err(unseen) => self.unseen.push(unseen.why),
+        }
+    }
+
     fn add(&mut self, host: &Host, namespace: &Namespace, view: &View, seed: &Seed) {
         let now = Clock::read();
         let owner = |inode: u64| find(seed, inode);
