@@ -47,6 +47,8 @@ const LOSS_PACE: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(10);
 /// How often to wait that long for a program that is in the middle of its account.
 const SETTLE_TRIES: u32 = 100;
+/// How long to look at namespaces before the records are drained again: a fraction of what the ring buffer holds.
+const LOOK_ON: Duration = Duration::from_millis(100);
 /// Rows of lifetimes in the summary.
 const LIFETIMES: usize = 50;
 
@@ -309,11 +311,17 @@ impl Run {
         Ok(drained)
     }
 
-    /// Looks at one more of the namespaces that there was no time for at the start.
+    /// Looks at more of the namespaces that there was no time for at the start.
     fn look_on(&mut self) {
-        let (Some(namespace), Some(leaks)) = (self.rest.pop(), &mut self.leaks) else { return };
+        let Some(leaks) = self.leaks.as_mut().filter(|_| !self.rest.is_empty()) else { return };
+        let until = Instant::now() + LOOK_ON;
         let mut look = standing::Look::default();
-        look.at(&self.host, &namespace, &self.seed);
+        while let Some(namespace) = self.rest.pop() {
+            look.at(&self.host, &namespace, &self.seed);
+            if Instant::now() > until {
+                break;
+            }
+        }
         leaks.add_early(look.close_wait);
         for why in look.unseen {
             eprintln!("tcpwatch: {why}");

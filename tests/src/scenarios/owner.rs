@@ -311,7 +311,7 @@ pub(super) fn half_closed(s: &Stage, srv: &Actor, cli: &Actor) -> Result<(Socket
 /// The time that makes a leak (`--close-wait-after`) twice, and the pauses between two looks for one. Nothing can be waited for: that
 /// nothing happens in this time is what it is about.
 pub(super) fn outlast_a_leak() {
-    std::thread::sleep(Duration::from_secs(8));
+    std::thread::sleep(Duration::from_secs(14));
 }
 
 fn close_wait_leak(s: &mut Stage) -> Result<()> {
