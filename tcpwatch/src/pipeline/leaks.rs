@@ -88,9 +88,9 @@ impl Leaks {
     fn drop_closed(&mut self, sockets: &mut Sockets) {
         let spaces: HashSet<u32> = self.early.iter().map(|(_, held)| held.flow.netns).collect();
         for netns in spaces {
-            // Where nothing is seen any more, nothing is claimed either.
-            let there: HashSet<u64> =
-                sockets.of(&self.host, netns).iter().map(|waiting| waiting.inode).collect();
+            // A look that failed says nothing.
+            let Some(there) = sockets.of(&self.host, netns) else { continue };
+            let there: HashSet<u64> = there.iter().map(|waiting| waiting.inode).collect();
             self.early.retain(|(inode, held)| held.flow.netns != netns || there.contains(inode));
         }
     }
@@ -124,15 +124,17 @@ impl Leaks {
 
 /// The sockets in CLOSE_WAIT as the kernel lists them now, by namespace; each is asked for once a look.
 #[derive(Default)]
-struct Sockets(BTreeMap<u32, Vec<Waiting>>);
+struct Sockets(BTreeMap<u32, Option<Vec<Waiting>>>);
 
 impl Sockets {
-    fn of(&mut self, host: &Host, netns: u32) -> &[Waiting] {
-        self.0.entry(netns).or_insert_with(|| {
-            let namespace = netns::list(host).into_iter().find(|namespace| namespace.inode == netns);
-            let view = namespace.and_then(|namespace| inet::look(host, &namespace).ok());
-            view.map_or_else(Vec::new, |view| view.sockets.close_wait)
-        })
+    /// `None`: the namespace cannot be looked at now, or not all of it was seen.
+    fn of(&mut self, host: &Host, netns: u32) -> Option<&[Waiting]> {
+        let look = || {
+            let namespace = netns::list(host).into_iter().find(|namespace| namespace.inode == netns)?;
+            let view = inet::look(host, &namespace).ok()?;
+            view.sockets.complete.then_some(view.sockets.close_wait)
+        };
+        self.0.entry(netns).or_insert_with(look).as_deref()
     }
 
     /// What waits in a listener's queue has no descriptor yet: nobody could close it, and it is no leak.
@@ -141,7 +143,8 @@ impl Sockets {
         let spaces: HashSet<u32> =
             held.iter().filter(|one| inherited(one)).map(|one| one.flow.netns).collect();
         for netns in spaces {
-            let queued = self.of(host, netns).iter().filter(|waiting| waiting.inode == 0);
+            let Some(listed) = self.of(host, netns) else { continue };
+            let queued = listed.iter().filter(|waiting| waiting.inode == 0);
             let queued: HashSet<Flow> = queued.map(|waiting| flow(waiting, netns)).collect();
             held.retain(|one| !inherited(one) || !queued.contains(&one.flow));
         }
@@ -151,7 +154,7 @@ impl Sockets {
     fn unread(&mut self, host: &Host, leak: &Leak) -> Option<Unread> {
         let flows: HashSet<&Flow> = leak.flows.iter().collect();
         let mut sum = Unread::default();
-        for waiting in self.of(host, leak.netns) {
+        for waiting in self.of(host, leak.netns)? {
             if flows.contains(&flow(waiting, leak.netns)) {
                 sum.read_to_the_end += u64::from(waiting.end_read);
                 sum.not_read += u64::from(!waiting.end_read);
