@@ -139,7 +139,7 @@ pub(super) fn play(scene: &mut Scene<'_>) -> Result<Truth> {
                 &format!("up to {queued} of {BACKLOG}"),
                 "threads wait for",
             ])
-            .says(&[&format!("/proc/{pid}/task"), &format!(":{PORT}"), &backend.to_string()]),
+            .says(&[&format!("/proc/{pid}/task"), &format!(":{PORT}")]),
         counters: vec![("ListenOverflows", turned_away..=4 * turned_away), ("OutRsts", 0..=0)],
     })
 }
