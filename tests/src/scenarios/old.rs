@@ -39,6 +39,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         old_full,
     ),
     early(
+        "old-close-wait",
+        "sockets that the peer closed before tcpwatch came, and nobody closes",
+        &["close-wait-leak"],
+        old_close_wait,
+    ),
+    early(
         "old-prefork",
         "master and worker older than tcpwatch; the worker accepts later",
         &["linger-zero", "reset-by-peer"],
@@ -82,6 +88,15 @@ fn old_socket_reset(s: &mut Stage) -> Result<()> {
     raw.rst()?;
     srv.error(fd)?;
     s.expect(Expect::rst_received(Side::Server, raw.peer, raw.me, "ESTABLISHED").owner(&srv).how(&["proc"]));
+    Ok(())
+}
+
+fn old_close_wait(s: &mut Stage) -> Result<()> {
+    let (srv, cli) = s.both()?;
+    let remotes = super::owner::half_closed(s, &srv, &cli)?;
+    s.tcpwatch_starts()?;
+    super::owner::outlast_a_leak();
+    s.expect(Expect::leak(remotes.0, remotes.1).owner(&srv).how(&["proc"]));
     Ok(())
 }
 

@@ -297,7 +297,7 @@ fn reuseport_drop(s: &mut Stage) -> Result<()> {
 }
 
 /// Three connections that the client closes and the server keeps; their server's end, and the clients' ends.
-fn half_closed(s: &Stage, srv: &Actor, cli: &Actor) -> Result<(SocketAddr, Vec<SocketAddr>)> {
+pub(super) fn half_closed(s: &Stage, srv: &Actor, cli: &Actor) -> Result<(SocketAddr, Vec<SocketAddr>)> {
     let listener = s.listener(srv, PORT, 16)?;
     let conns = [0; 3].map(|_| s.connection(srv, listener, cli));
     let conns = conns.into_iter().collect::<Result<Vec<Conn>>>()?;
@@ -310,7 +310,7 @@ fn half_closed(s: &Stage, srv: &Actor, cli: &Actor) -> Result<(SocketAddr, Vec<S
 
 /// The time that makes a leak (`--close-wait-after`) twice, and the pauses between two looks for one. Nothing can be waited for: that
 /// nothing happens in this time is what it is about.
-fn outlast_a_leak() {
+pub(super) fn outlast_a_leak() {
     std::thread::sleep(Duration::from_secs(14));
 }
 
