@@ -1,6 +1,7 @@
 //! One run of one guest under QEMU, and what came out of it.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,21 @@ use crate::{cmd, repo};
 
 /// MiB of memory: the scenarios fit with room to spare, and two guests fit on a small machine.
 const MEMORY: &str = "1024";
+
+/// How often a kernel may try to boot.
+const BOOTS: u32 = 3;
+
+/// A kernel crashed before it came to the command.
+#[derive(Debug)]
+struct BootCrash(String);
+
+impl fmt::Display for BootCrash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BootCrash {}
 
 /// What a guest did.
 #[derive(Debug)]
@@ -75,7 +91,20 @@ impl<'a> Guest<'a> {
 
     /// Boots, runs the line in a shell, and powers off. A kernel that crashes or a guest that does not end is an error;
     /// a command that fails is not: it has a status.
+    ///
+    /// A kernel that crashes while it boots is booted again, and that is said: nothing of ours was in it yet. Software
+    /// emulation is not exact about code that a kernel patches while the other CPU runs it.
     pub(crate) fn run(&self, command: &str, timeout: Duration) -> Result<VmOutput> {
+        for _ in 1..BOOTS {
+            match self.boot(command, timeout) {
+                Err(error) if error.is::<BootCrash>() => println!("{error}\nit is booted again"),
+                outcome => return outcome,
+            }
+        }
+        self.boot(command, timeout)
+    }
+
+    fn boot(&self, command: &str, timeout: Duration) -> Result<VmOutput> {
         let scratch = Scratch::new()?;
         let initrd = scratch.0.join("initrd");
         fs::write(&initrd, self.initramfs(&Task::Command(command))?).context("cannot write the initramfs")?;
@@ -95,7 +124,11 @@ impl<'a> Guest<'a> {
             fs::read(&console).map(|raw| String::from_utf8_lossy(&raw).replace('\r', "")).unwrap_or_default();
         let named = || format!("kernel {} ({})", self.kernel.name, self.kernel.release);
         if let Some(fault) = fault(&console) {
-            bail!("{} crashed: {fault}\n{}", named(), tail(&console, 60));
+            let story = format!("crashed: {fault}\n{}", tail(&console, 60));
+            if text.as_ref().is_ok_and(|text| !has_begun(text)) {
+                return Err(BootCrash(format!("{} {story}", named())).into());
+            }
+            bail!("{} {story}", named());
         }
         let text =
             text.with_context(|| format!("{}: `{command}`\n{}{complaint}", named(), tail(&console, 20)))?;
@@ -247,6 +280,11 @@ fn marker(line: &str) -> Option<(&str, &str)> {
     Some(rest.split_once(' ').unwrap_or((rest, "")))
 }
 
+/// Whether the guest came to the command.
+fn has_begun(text: &str) -> bool {
+    text.lines().any(|line| marker(line.trim_end()).is_some_and(|(word, _)| word == "begin"))
+}
+
 /// The whole of the data line. `None` if the end is missing.
 fn parse(text: &str) -> Option<VmOutput> {
     let mut output = VmOutput {
@@ -323,6 +361,13 @@ mod tests {
     fn a_guest_that_died_has_no_output() {
         assert!(parse("@@vm release 6.1\n@@vm begin\nhello\n").is_none());
         assert!(parse("").is_none());
+    }
+
+    #[test]
+    fn a_crash_before_the_command_is_told_from_one_during_it() {
+        assert!(!has_begun("@@vm release 6.1\n"));
+        assert!(has_begun("@@vm release 6.1\n@@vm begin\nhello\n"));
+        assert!(!has_begun(""));
     }
 
     #[test]
