@@ -48,6 +48,8 @@ pub(super) struct Seen {
     /// Every line of `trace`, its first and last ones apart.
     pub(super) start: Value,
     pub(super) events: Vec<Value>,
+    /// Runs of its programs that the kernel left out, as `trace` says.
+    pub(super) missed: u64,
     /// What `diagnose` said: as JSON, and as text.
     pub(super) diagnosis: Value,
     pub(super) text: String,
@@ -158,6 +160,7 @@ impl<'a> Scene<'a> {
         );
         let last = diagnosis.stdout.last().context("diagnose printed nothing")?;
         Ok(Seen {
+            missed: crate::judge::missed(std::slice::from_ref(&books.summary)),
             start: books.start,
             events: books.events,
             diagnosis: serde_json::from_str(last).with_context(|| format!("no JSON: {last}"))?,

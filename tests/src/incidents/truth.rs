@@ -8,6 +8,9 @@ use super::scene::Seen;
 use super::verdict::{self, Verdict};
 use crate::judge::books;
 
+/// So many events of another cause are shown when some are missing.
+const SHOWN: usize = 3;
+
 /// What an incident knows about itself.
 pub(super) struct Truth {
     pub(super) events: Vec<Event>,
@@ -92,6 +95,9 @@ impl Event {
                 range(&self.times),
                 kinds(&seen.events)
             ));
+            let others =
+                seen.events.iter().filter(|event| event["event"] == self.event && !self.is_like(event));
+            wrong.extend(others.take(SHOWN).map(|event| format!("instead: {event}")));
         }
         if let Some((pids, comm)) = &self.owner {
             let theirs = |event: &&&Value| {
