@@ -39,8 +39,10 @@ use tcpwatch_common::owner::Owner;
 
 /// Between two looks at an empty ring buffer: short enough to find the process of a short command still alive.
 const PACE: Duration = Duration::from_millis(20);
-/// Records drained before signals and clocks are looked at again.
+/// Records drained, and time spent on them, before signals, clocks and leaks are looked at again. What a record needs from
+/// the host (its process, the settings of its namespace) can take milliseconds where both are new.
 const BATCH: usize = 4096;
+const TURN: Duration = Duration::from_millis(100);
 /// Between two looks at what was lost.
 const LOSS_PACE: Duration = Duration::from_secs(1);
 /// Longer than any program runs, unless its task has to wait for a CPU in the middle of it.
@@ -51,6 +53,13 @@ const SETTLE_TRIES: u32 = 100;
 const LOOK_ON: Duration = Duration::from_millis(100);
 /// Rows of lifetimes in the summary.
 const LIFETIMES: usize = 50;
+
+/// Whether the ring buffer was found empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    All,
+    Partly,
+}
 
 /// A run: everything between the kernel and the sink.
 pub(super) struct Run {
@@ -215,7 +224,7 @@ impl Run {
                 Some(deadline) => PACE.min(deadline - Instant::now()),
                 None => PACE,
             };
-            let wait = if drained == BATCH { Duration::ZERO } else { wait };
+            let wait = if drained == Drained::Partly { Duration::ZERO } else { wait };
             tokio::select! {
                 biased;
                 _ = stop.signals.called() => break,
@@ -225,7 +234,8 @@ impl Run {
         self.close(options, sink)
     }
 
-    fn drain(&mut self, options: &WatchOptions, sink: &mut dyn Sink) -> Result<usize> {
+    fn drain(&mut self, options: &WatchOptions, sink: &mut dyn Sink) -> Result<Drained> {
+        let until = Instant::now() + TURN;
         let attached = self.since..=self.until;
         let Self {
             live,
@@ -262,7 +272,8 @@ impl Run {
             .map_or(BATCH, |count| BATCH.min(usize::try_from(count.saturating_sub(*shown)).unwrap_or(BATCH)));
         let mut written = Ok(());
         let mut recorded = Ok(());
-        let drained = live.drain(limit, |bytes| {
+        let mut go_on = || Instant::now() < until;
+        let drained = live.drain(limit, &mut go_on, |bytes| {
             if written.is_err() {
                 return;
             }
@@ -308,7 +319,8 @@ impl Run {
         });
         written?;
         recorded?;
-        Ok(drained)
+        // With a limit of 0 nothing more is wanted.
+        Ok(if drained || limit == 0 { Drained::All } else { Drained::Partly })
     }
 
     /// Looks at more of the namespaces that there was no time for at the start.
@@ -367,9 +379,9 @@ impl Run {
 
     /// Everything in the ring: shown as far as `-c` allows, counted in any case.
     fn empty(&mut self, options: &WatchOptions, sink: &mut dyn Sink) -> Result<()> {
-        while self.drain(options, sink)? != 0 {}
+        while self.drain(options, sink)? == Drained::Partly {}
         let Self { live, unshown, malformed, .. } = self;
-        live.drain(usize::MAX, |bytes| match decode(bytes) {
+        live.drain(usize::MAX, &mut || true, |bytes| match decode(bytes) {
             Ok(Raw::Event(record)) => *unshown.entry(record.hook).or_default() += 1,
             Ok(Raw::State(record)) => *unshown.entry(record.hook).or_default() += 1,
             Err(_) => *malformed += 1,

@@ -302,15 +302,20 @@ impl Live {
         self.closed.set(0, 1, 0).context("cannot tell the programs to stop counting")
     }
 
-    /// Hands out the records that are there, at most `limit`; gives how many they were.
-    pub fn drain(&mut self, limit: usize, mut take: impl FnMut(&[u8])) -> usize {
+    /// Hands out the records that are there, at most `limit` and as long as `go_on` says so; gives whether they were all.
+    pub fn drain(
+        &mut self,
+        limit: usize,
+        go_on: &mut dyn FnMut() -> bool,
+        mut take: impl FnMut(&[u8]),
+    ) -> bool {
         let mut count = 0;
-        while count < limit {
-            let Some(record) = self.events.next() else { break };
+        while count < limit && go_on() {
+            let Some(record) = self.events.next() else { return true };
             take(&record);
             count += 1;
         }
-        count
+        false
     }
 
     /// The books of every hook, summed over the CPUs.
