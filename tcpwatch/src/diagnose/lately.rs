@@ -53,6 +53,8 @@ pub struct Around {
     pub since_ns: u64,
     /// Ended connections that had to make room for others.
     pub forgotten: u64,
+    /// Runs of tcpwatch's own programs that the kernel left out: what happened in them was not seen.
+    pub missed: u64,
     /// Of the record's namespace, some seconds old at most; every one `None` where they are not to be had.
     pub settings: Settings,
 }

@@ -85,6 +85,8 @@ pub(super) struct Run {
     sees_accepts: bool,
     /// Ended connections that made room for others, when last looked.
     forgotten: u64,
+    /// Runs of the programs that the kernel had left out, when last looked.
+    missed: u64,
     /// `None`: leaks were not asked for.
     leaks: Option<Leaks>,
     /// Settings of the namespaces that have events.
@@ -171,6 +173,7 @@ impl Run {
             recorder: Recorder::from_environment()?,
             lately: Lately::default(),
             forgotten: 0,
+            missed: 0,
             leaks: (options.deliver & deliver::LEAK != 0)
                 .then(|| Leaks::new(host, options.filter, options.close_wait_after, look.close_wait)),
             settings: inet::Cache::new(host),
@@ -251,6 +254,7 @@ impl Run {
             sees_accepts,
             since,
             forgotten,
+            missed,
             settings,
             ..
         } = self;
@@ -264,6 +268,7 @@ impl Run {
                 sees_accepts: *sees_accepts,
                 since_ns: *since,
                 forgotten: *forgotten,
+                missed: *missed,
                 ..Around::default()
             },
         };
@@ -361,6 +366,7 @@ impl Run {
     fn report_losses(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let clock = Clock::read();
         self.forgotten = self.tables().forgotten();
+        self.missed = self.live.missed().iter().map(|(_, missed)| missed).sum();
         for (id, counters) in self.live.counters()? {
             let known = self.lost.entry(id).or_default();
             if counters.lost > *known {

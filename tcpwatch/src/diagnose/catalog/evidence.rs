@@ -79,9 +79,13 @@ pub(super) fn since(facts: &Facts<'_>, at_ns: u64) -> Option<String> {
     (at_ns != 0).then(|| span(facts.record.mono_ns.saturating_sub(at_ns)))
 }
 
-/// How far back a connection would be remembered.
+/// Why a connection that ended lately may not be remembered: how far back memory goes, and its gaps.
 pub(super) fn horizon(facts: &Facts<'_>) -> String {
-    match (facts.around.since_ns, facts.around.forgotten) {
+    let missed = match facts.around.missed {
+        0 => String::new(),
+        missed => format!(", or in one of {missed} moments in which the kernel left out tcpwatch's programs"),
+    };
+    let horizon = match (facts.around.since_ns, facts.around.forgotten) {
         (0, _) => "it may have ended before tcpwatch started".to_owned(),
         (since_ns, 0) => format!(
             "it may have ended before tcpwatch started, {} ago",
@@ -90,7 +94,8 @@ pub(super) fn horizon(facts: &Facts<'_>) -> String {
         (_, forgotten) => format!(
             "it may be among the {forgotten} or more that made room for others in the table (--ended)"
         ),
-    }
+    };
+    horizon + &missed
 }
 
 /// A setting of the namespace as `sysctl` shows it.

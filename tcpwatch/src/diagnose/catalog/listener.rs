@@ -1,7 +1,8 @@
 //! Connections that a listener turned away, with an RST or in silence.
 
 use super::evidence::{
-    accept_limit, accept_queue, accepting, crowd, raise_accept_queue, segment, span, syn_queue, young,
+    accept_limit, accept_queue, accepting, crowd, horizon, raise_accept_queue, segment, span, syn_queue,
+    young,
 };
 use super::{Harm, LISTEN_DROP, RST_SENT, Spec, counter, dropped, in_state, reset};
 use crate::diagnose::cause::{ACK, FIN, Facts, SYN, Verdict};
@@ -297,10 +298,15 @@ fn stray(facts: &Facts<'_>) -> bool {
 
 fn stray_segment(facts: &Facts<'_>) -> Option<Verdict> {
     (stray(facts) && cookie_age(facts).is_none()).then(|| {
-        let certainty = if facts.mptcp_may_refuse() { Certainty::Possible } else { Certainty::Likely };
+        let gaps = facts.around.missed != 0 || facts.around.forgotten != 0;
+        let certainty =
+            if facts.mptcp_may_refuse() || gaps { Certainty::Possible } else { Certainty::Likely };
         let what = if facts.segment_is(FIN) { "a FIN" } else { "an ACK" };
         Verdict::new(certainty).with([
-            format!("{what} that fits no half-open request and no connection that ended lately"),
+            format!(
+                "{what} that fits no half-open request and no connection that ended lately: {}",
+                horizon(facts)
+            ),
             segment(facts),
         ])
     })

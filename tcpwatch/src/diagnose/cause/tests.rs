@@ -286,6 +286,11 @@ fn p3_stray() {
     let id = "stray-segment-to-listener";
     assert_eq!(both(&record, &LISTENER, "TCP_FLAGS"), [(id, LIKELY); 2]);
     assert_eq!(cause(&record, &[], None).id, "unknown", "it may be a full queue");
+    // Where something was not seen, it may be the end of a connection that is not known for that reason.
+    let around = Around { since_ns: 1, missed: 4, ..Around::default() };
+    let stray = event_around(&record, &LISTENER, Some("TCP_FLAGS"), around).cause.unwrap();
+    assert_eq!((stray.id, stray.certainty), (id, POSSIBLE));
+    assert!(stray.evidence[0].contains("4 moments in which the kernel left out"), "{:?}", stray.evidence);
 }
 
 #[test]
