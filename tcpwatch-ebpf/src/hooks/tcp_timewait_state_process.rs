@@ -31,7 +31,9 @@ fn handle(context: &impl Returned) -> Option<()> {
     }
     let minisock = Sock(context.arg(0));
     let segment = Skb(context.arg(1)).segment()?;
-    let killed = was_removed(REMOVED_TIMEWAIT, minisock);
+    // The note may be about an earlier minisock at this address. One that is removed is in no table; its memory keeps that even
+    // when it is given back at once (SLAB_TYPESAFE_BY_RCU).
+    let killed = was_removed(REMOVED_TIMEWAIT, minisock) && minisock.is_unhashed();
     let kind = if killed { kind::RST_RECEIVED } else { kind::RST_IGNORED };
     let flow = segment.flow_of_receiver(minisock.netns());
     let state = minisock.tw_substate();
