@@ -53,6 +53,13 @@ pub struct Config {
     pub args_tcp_conn_request: u32,
     pub args_tcp_v4_syn_recv_sock: u32,
     pub args_tcp_v6_syn_recv_sock: u32,
+    /// 1: addresses, ports and family lie in the first 20 bytes of a socket, in the order in which every kernel so far has them.
+    pub socket_head: u32,
+    /// Sets of the table of the living, and of that of the dead: powers of two.
+    pub live_lines: u32,
+    pub dead_lines: u32,
+    /// Kernel stack frames to take of an event, at most [`crate::record::FRAMES`].
+    pub frames: u32,
     /// Inode of tcpwatch's own pid namespace, 0 when it is the initial one: then no translation is needed.
     pub pidns: u32,
     pub offsets: Offsets,
@@ -80,6 +87,10 @@ impl Config {
         args_tcp_conn_request: 0,
         args_tcp_v4_syn_recv_sock: 0,
         args_tcp_v6_syn_recv_sock: 0,
+        socket_head: 0,
+        live_lines: 1,
+        dead_lines: 1,
+        frames: 0,
         pidns: 0,
         offsets: Offsets::ABSENT,
         filter: Filter::NONE,

@@ -57,7 +57,7 @@ impl NetnsCounters {
     }
 }
 
-/// How the tables of sockets fill: what was added and is neither removed nor there any more was forgotten.
+/// How the tables of sockets fill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TableCounters {
@@ -65,16 +65,22 @@ pub struct TableCounters {
     pub live_added: u64,
     /// Sockets that left it because they were destroyed.
     pub live_removed: u64,
+    /// Sockets that made room for others, or for which there was none.
+    pub live_forgotten: u64,
     /// Connections that came into the table of the dead; nothing but room for others takes them out again.
     pub dead_added: u64,
+    /// Connections that made room for others, or for which there was none.
+    pub dead_forgotten: u64,
 }
 
 impl TableCounters {
     /// Adds another CPU's row.
     pub fn add(&mut self, other: &Self) {
-        let Self { live_added, live_removed, dead_added } = other;
+        let Self { live_added, live_removed, live_forgotten, dead_added, dead_forgotten } = other;
         self.live_added += live_added;
         self.live_removed += live_removed;
+        self.live_forgotten += live_forgotten;
         self.dead_added += dead_added;
+        self.dead_forgotten += dead_forgotten;
     }
 }

@@ -1,6 +1,6 @@
 //! The size of every type that user space and the kernel share, in one list. A change here is a change of the wire.
 
-use crate::{counters, filter::Filter, flow, owner, record};
+use crate::{counters, filter::Filter, flow, owner, record, table};
 use core::mem::{align_of, size_of};
 
 macro_rules! sizes {
@@ -16,11 +16,12 @@ sizes! {
     flow::PortKey = 8;
     owner::Owner = 48;
     owner::Memory = 152;
-    owner::Life = 200;
+    owner::Life = 208;
+    table::Grave = 200;
     owner::PortOwner = 72;
     counters::HookCounters = 40;
     counters::NetnsCounters = 32;
-    counters::TableCounters = 24;
+    counters::TableCounters = 40;
     Filter = 56;
     record::Packet = 16;
     record::Listen = 24;

@@ -12,6 +12,8 @@
 //! - Enum numbers of the kernel (reset reasons, drop reasons) stay raw here: only user space, which read the running
 //!   kernel's BTF, can name them.
 #![no_std]
+// One computation in `table.rs` must stay as it is written.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod config;
 pub mod counters;
@@ -23,5 +25,6 @@ pub mod offsets;
 pub mod owner;
 pub mod record;
 pub mod state;
+pub mod table;
 #[cfg(feature = "user")]
 mod user;

@@ -1,6 +1,6 @@
 //! Who owns a socket, and what became of it: the values of the kernel-side tables.
 
-use crate::flow::{Addr, Flow};
+use crate::flow::Flow;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// How the owner is known. Kept as a number on the wire; [`how`] names them.
@@ -186,21 +186,14 @@ pub const USER_FRAMES: usize = 32;
 pub struct Life {
     pub memory: Memory,
     /// Filled when the socket enters CLOSE_WAIT, so that whoever goes through the table can say which connection it is;
-    /// empty before.
+    /// empty before, and when the socket is gone.
     pub flow: Flow,
     /// The user stack that the owner read from last: its id in the table of stacks, plus 1. 0: it has not read since tcpwatch
     /// looked, or the stack could not be kept.
     pub read_stack: u32,
     pub pad: u32,
-}
-
-impl Life {
-    pub const EMPTY: Self = Self {
-        memory: Memory::EMPTY,
-        flow: Flow { local: Addr([0; 4]), remote: Addr([0; 4]), local_port: 0, remote_port: 0, netns: 0 },
-        read_stack: 0,
-        pad: 0,
-    };
+    /// How many programs want this place for their socket; who finds that it is the only one may have it.
+    pub claims: u64,
 }
 
 /// Who listens on a port: exact while one socket does, "several" otherwise.

@@ -21,8 +21,6 @@ plain_old_data!(
     crate::counters::TableCounters,
     crate::flow::Flow,
     crate::flow::PortKey,
-    crate::owner::Life,
-    crate::owner::Memory,
     crate::owner::Owner,
     crate::owner::PortOwner,
 );

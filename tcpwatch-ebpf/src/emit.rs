@@ -3,9 +3,8 @@
 use crate::kernel::config::{config, filter};
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
-use crate::maps::{CLOSED, COUNTERS, DEAD, EVENTS, NETNS_COUNTERS, PORTS};
-use crate::owners;
-use crate::words;
+use crate::maps::{CLOSED, COUNTERS, EVENTS, FOUND, Found, NETNS_COUNTERS, PORTS};
+use crate::{owners, tables, words};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_ktime_get_ns};
 use core::ffi::c_void;
@@ -21,7 +20,6 @@ const QUIET: u64 = BPF_RB_NO_WAKEUP as u64;
 const NO_COUNTERS: NetnsCounters =
     NetnsCounters { rst_sent: 0, listen_drops: 0, tw_overflows: 0, firewall_rsts: 0 };
 static NO_COUNTERS_YET: NetnsCounters = NO_COUNTERS;
-static NO_MEMORY: Memory = Memory::EMPTY;
 #[inline(always)]
 pub fn now() -> u64 {
     // SAFETY: the helper has no preconditions.
@@ -38,7 +36,8 @@ pub struct Event {
     pub hook: u8,
     /// State of the socket at the hook.
     pub state: u8,
-    pad: u8,
+    /// How the socket ends by what happens here (`owner::end`); 0 if it does not.
+    pub ends: u8,
     /// Bit of `config::deliver` without which the event is not wanted at all.
     pub wanted: u32,
     /// Bits of `record::flag`.
@@ -105,6 +104,12 @@ impl Event {
     }
 
     #[inline(always)]
+    pub fn ends(&mut self, end: u8) -> &mut Self {
+        self.ends = end;
+        self
+    }
+
+    #[inline(always)]
     pub fn flags(&mut self, flags: u32) -> &mut Self {
         self.flags |= flags;
         self
@@ -147,33 +152,20 @@ pub fn send(context: *mut c_void, event: &Event) {
         return;
     }
     count(event.hook, |row| row.seen += 1);
+    // A place of the hook's own: the kernel does not enter a program that is at work on this CPU.
+    let Some(found) = FOUND.get_ptr_mut(u32::from(event.hook)) else {
+        count(event.hook, |row| row.lost += 1);
+        return;
+    };
     let full = Sock::is_full(event.state);
-    // Pointers that are always good rather than `Option`s: older verifiers refuse the undefined half of a `None` that the
-    // compiler moves about.
-    let mut present = &raw const NO_MEMORY;
-    let mut past = &raw const NO_MEMORY;
-    let mut flags = event.flags;
-    let mut known = false;
-    if event.sock.exists() && full {
-        // A closed one was perhaps destroyed already: nothing to learn from it any more.
-        let kept =
-            if event.state == state::CLOSE { owners::find(event.sock) } else { owners::memory(event.sock) };
-        if let Some(memory) = kept {
-            present = memory.cast_const();
-            known = true;
-        }
-    }
-    if !known || event.state == state::LISTEN {
-        if let Some(memory) = DEAD.get_ptr_mut(&event.flow) {
-            past = memory.cast_const();
-            flags |= flag::PAST;
-        }
-    }
+    // SAFETY: a per-CPU map value.
+    let flags = event.flags | unsafe { recall(event, full, found) };
     let filter = filter();
     if filter.active != 0 {
-        let owner = if flags & flag::PAST != 0 { past } else { present };
-        // SAFETY: a map value, or read-only data.
-        if !filter.admits_owner(&event.flow, unsafe { &(*owner).owner }) {
+        // SAFETY: as above.
+        let owner =
+            unsafe { if flags & flag::PAST != 0 { &(*found).past.owner } else { &(*found).present.owner } };
+        if !filter.admits_owner(&event.flow, owner) {
             count(event.hook, |row| row.filtered += 1);
             return;
         }
@@ -184,27 +176,69 @@ pub fn send(context: *mut c_void, event: &Event) {
     };
     let record = entry.as_mut_ptr();
     // SAFETY: reserved memory of the right size and alignment; every field is written before it is submitted.
-    unsafe { fill(record, event, flags, full, present, past) };
+    unsafe { fill(record, event, flags, full, found) };
     // SAFETY: as above.
     unsafe {
-        let bytes = bpf_get_stack(context, (&raw mut (*record).stack).cast(), (FRAMES * 8) as u32, 0);
+        let wanted = config!(frames).min(FRAMES as u32) * 8;
+        let bytes = bpf_get_stack(context, (&raw mut (*record).stack).cast(), wanted, 0);
         (*record).frames = if bytes > 0 { (bytes as u64 / 8) as u32 } else { 0 };
     }
     entry.submit(QUIET);
     count(event.hook, |row| row.delivered += 1);
 }
 
+/// Gathers what is remembered of the socket and of whoever had its addresses before, and notes there how it ends. Copies, so that
+/// everything behind this has one place to read from, however it came there: the verifier walks it once. Gives flags.
+///
 /// # Safety
-/// `record` must be writable, `present` and `past` readable.
+/// `found` must be writable.
 #[inline(always)]
-unsafe fn fill(
-    record: *mut Record,
-    event: &Event,
-    mut flags: u32,
-    full: bool,
-    present: *const Memory,
-    past: *const Memory,
-) {
+unsafe fn recall(event: &Event, full: bool, found: *mut Found) -> u32 {
+    let closed = event.state == state::CLOSE;
+    let mut known = false;
+    let mut flags = 0;
+    // SAFETY: by contract, and map values just found.
+    unsafe {
+        words::zero(found);
+        if event.sock.exists() && full {
+            let present = &raw mut (*found).present;
+            if let Some(memory) = owners::find(event.sock) {
+                words::copy(present, memory);
+                known = true;
+                if !closed && event.ends != 0 {
+                    (*memory).end = event.ends;
+                }
+            } else if !closed {
+                // A closed one was perhaps destroyed already: nothing to learn from it any more.
+                owners::seed(event.sock, &raw mut (*present).owner);
+                known = true;
+            }
+        }
+        let asks = !known || event.state == state::LISTEN;
+        // A closed socket was filed already.
+        let tells = closed && event.ends != 0;
+        if asks || tells {
+            if let Some((memory, addresses)) = owners::past(&event.flow) {
+                if asks {
+                    let past = &raw mut (*found).past;
+                    words::copy(past, memory);
+                    // Another connection may have taken the entry meanwhile, from another CPU or in an interrupt.
+                    flags = bit(tables::is_of(addresses, &event.flow), flag::PAST);
+                }
+                if tells {
+                    (*memory).end = event.ends;
+                    (*memory).end_ns = now();
+                }
+            }
+        }
+    }
+    flags
+}
+
+/// # Safety
+/// `record` must be writable, `found` readable.
+#[inline(always)]
+unsafe fn fill(record: *mut Record, event: &Event, mut flags: u32, full: bool, found: *const Found) {
     // SAFETY: by contract.
     unsafe {
         (*record).mono_ns = now();
@@ -220,8 +254,8 @@ unsafe fn fill(
         (*record).listen = event.listen;
         listener(event, &raw mut (*record).listener);
         (*record).timewait = event.timewait;
-        words::copy(&raw mut (*record).present, present);
-        words::copy(&raw mut (*record).past, past);
+        words::copy(&raw mut (*record).present, &raw const (*found).present);
+        words::copy(&raw mut (*record).past, &raw const (*found).past);
         if event.sock.exists() && full {
             event.sock.details(&raw mut (*record).socket);
             let dead = event.sock.is_dead();

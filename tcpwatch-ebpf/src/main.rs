@@ -27,6 +27,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod owners;
 #[cfg(target_arch = "bpf")]
+mod tables;
+#[cfg(target_arch = "bpf")]
 mod words;
 
 #[cfg(not(target_arch = "bpf"))]

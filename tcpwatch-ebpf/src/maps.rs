@@ -1,16 +1,17 @@
 //! Every map, its size and why. Sizes of tables are defaults: user space sets them before loading.
 
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_STACK_TRACE;
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_def};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_map_def};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use tcpwatch_common::counters::{HookCounters, NetnsCounters, TableCounters};
-use tcpwatch_common::flow::{Flow, PortKey};
+use tcpwatch_common::flow::PortKey;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, USER_FRAMES};
 use tcpwatch_common::record::Listen;
+use tcpwatch_common::table::{self, DeadLine, Grave, LiveLine};
 
 /// Records on their way to user space. 4 MiB hold 6,500 resets, a tenth of a second of the fastest storm seen.
 #[map]
@@ -29,14 +30,20 @@ pub static NETNS_COUNTERS: LruPerCpuHashMap<u32, NetnsCounters> = LruPerCpuHashM
 #[map]
 pub static CLOSED: Array<u32> = Array::with_max_entries(1, 0);
 
-/// What is known of each live socket, by its address. Emptied by `tcp_destroy_sock`; least recently used first when
-/// there are more sockets than entries, so that memory stays bounded.
+/// What is known of each live socket. Emptied by `tcp_destroy_sock`; where there are more sockets than entries one makes room
+/// for another, so that memory stays bounded. Arrays, in which `tables` finds its way: user space maps this one into its memory.
 #[map]
-pub static LIVE: LruHashMap<u64, Life> = LruHashMap::with_max_entries(65_536, 0);
+pub static LIVE: Array<Life> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
+/// Addresses of the sockets in [`LIVE`].
+#[map]
+pub static LIVE_KEYS: Array<LiveLine> = Array::with_max_entries(65_536 / table::LIVE, 0);
 
-/// What was known of a connection when its socket closed, by its addresses: a late segment looks here.
+/// What was known of a connection when its socket closed, found by its addresses: a late segment looks here.
 #[map]
-pub static DEAD: LruHashMap<Flow, Memory> = LruHashMap::with_max_entries(65_536, 0);
+pub static DEAD: Array<Grave> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
+/// Hashes of the addresses in [`DEAD`], and when they came there.
+#[map]
+pub static DEAD_KEYS: Array<DeadLine> = Array::with_max_entries(65_536 / table::DEAD, 0);
 
 /// How full [`LIVE`] and [`DEAD`] are.
 #[map]
@@ -49,10 +56,14 @@ pub static TABLES: PerCpuArray<TableCounters> = PerCpuArray::with_max_entries(1,
 #[map]
 pub static STACKS: UserStacks = UserStacks::with_max_entries(4096);
 
-/// Owners of the sockets that were there before tcpwatch, by the socket's inode; filled once by user space. Takes memory
-/// only for what is in it.
+/// Owners of the sockets that were there before tcpwatch, by the socket's inode; filled once by user space, which sets its size.
+/// Preallocated, because kernels before 6.1 put a warning into their log when a tracing program has a table that is not.
 #[map]
-pub static SEEDS: HashMap<u64, Owner> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
+pub static SEEDS: HashMap<u64, Owner> = HashMap::with_max_entries(1024, 0);
+
+/// What is remembered for the event at hand, a place per hook.
+#[map]
+pub static FOUND: PerCpuArray<Found> = PerCpuArray::with_max_entries(hook::COUNT as u32, 0);
 
 /// Who listens on a port.
 #[map]
@@ -98,6 +109,14 @@ impl UserStacks {
     pub fn as_ptr(&self) -> *mut c_void {
         self.0.get().cast()
     }
+}
+
+/// Value of [`FOUND`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Found {
+    pub present: Memory,
+    pub past: Memory,
 }
 
 /// Value of [`SYN`].

@@ -4,17 +4,14 @@ use crate::context::Hooked;
 use crate::kernel::config::config;
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
-use crate::maps::{DEAD, LIVE, PORTS, SEEDS, STACKS, TABLES};
-use crate::words;
+use crate::maps::{PORTS, SEEDS, STACKS};
+use crate::{tables, words};
 use aya_ebpf::bindings::BPF_F_USER_STACK;
 use aya_ebpf::helpers::generated::bpf_get_stackid;
-use tcpwatch_common::counters::TableCounters;
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, STEPS, Step, how};
 use tcpwatch_common::state;
 
-/// Source of empty entries: they are too large for the stack of a program that has other things on it.
-static EMPTY: Life = Life::EMPTY;
 static EMPTY_PORT: PortOwner =
     PortOwner { owner: Memory::EMPTY.owner, sockets: 0, pad: 0, accepts: 0, last_accept_ns: 0 };
 const ANY: u64 = 0;
@@ -23,7 +20,7 @@ const ANY: u64 = 0;
 #[inline(always)]
 pub fn find(sock: Sock) -> Option<*mut Memory> {
     // It is the first thing in a life.
-    LIVE.get_ptr_mut(&sock.0).map(<*mut Life>::cast)
+    tables::live(sock).map(<*mut Life>::cast)
 }
 
 /// Notes in a live socket's entry which connection it is.
@@ -34,22 +31,6 @@ pub fn find(sock: Sock) -> Option<*mut Memory> {
 pub unsafe fn place(memory: *mut Memory, flow: &Flow) {
     // SAFETY: by contract it is the beginning of a `Life`.
     unsafe { (*memory.cast::<Life>()).flow = *flow };
-}
-
-#[inline(always)]
-fn count(change: impl FnOnce(&mut TableCounters)) {
-    if let Some(row) = TABLES.get_ptr_mut(0) {
-        // SAFETY: a per-CPU map value.
-        change(unsafe { &mut *row });
-    }
-}
-
-/// A socket is destroyed.
-#[inline(always)]
-pub fn forget(sock: Sock) {
-    if LIVE.remove(&sock.0).is_ok() {
-        count(|row| row.live_removed += 1);
-    }
 }
 
 /// The memory of a socket, made and seeded when it is new.
@@ -67,9 +48,7 @@ pub fn memory(sock: Sock) -> Option<*mut Memory> {
 /// An empty memory for a socket that begins a new life.
 #[inline(always)]
 pub fn renew(sock: Sock) -> Option<*mut Memory> {
-    let _ = LIVE.insert(&sock.0, &EMPTY, ANY);
-    count(|row| row.live_added += 1);
-    find(sock)
+    tables::live_anew(sock).map(<*mut Life>::cast)
 }
 
 /// Owner of a socket that was there before tcpwatch: by its inode, or, while nobody accepted it, by its listener's port.
@@ -77,7 +56,7 @@ pub fn renew(sock: Sock) -> Option<*mut Memory> {
 /// # Safety
 /// `owner` must be writable.
 #[inline(always)]
-unsafe fn seed(sock: Sock, owner: *mut Owner) {
+pub unsafe fn seed(sock: Sock, owner: *mut Owner) {
     let inode = sock.inode();
     if inode != 0 {
         // SAFETY: written by user space before the programs were attached, never removed.
@@ -187,7 +166,7 @@ pub unsafe fn expire_inherited(owner: *mut Owner, has_file: bool, dead: bool) {
     // SAFETY: by contract.
     unsafe {
         if (*owner).how == how::LISTENER && (has_file || dead) {
-            words::copy(owner, &raw const EMPTY.memory.owner);
+            words::zero(owner);
         }
     }
 }
@@ -219,27 +198,22 @@ pub unsafe fn bury(memory: *mut Memory, flow: &Flow, old_state: u8, now: u64) {
     unsafe {
         (*memory).end_state = old_state;
         (*memory).end_ns = now;
-        let _ = DEAD.insert(flow, &*memory, ANY);
+        tables::bury(memory, flow, now);
     }
-    count(|row| row.dead_added += 1);
 }
 
-/// Notes on a buried connection how it ended.
+/// What was known of an ended connection, and the addresses that its entry is for now.
 #[inline(always)]
-pub fn note_end(flow: &Flow, end: u8, now: u64) {
-    if let Some(memory) = DEAD.get_ptr_mut(flow) {
-        // SAFETY: a map value just found; a plain store.
-        unsafe {
-            (*memory).end = end;
-            (*memory).end_ns = now;
-        }
-    }
+pub fn past(flow: &Flow) -> Option<(*mut Memory, *const Flow)> {
+    let grave = tables::dead(flow)?;
+    // SAFETY: a map value just found. The memory is the first thing in it.
+    Some((grave.cast(), unsafe { &raw const (*grave).flow }))
 }
 
-/// [`note_end`] for a minisock, which may have gone on from FIN_WAIT2 to TIME_WAIT since the full socket left.
+/// Notes on a buried connection how its minisock ended, which may have gone on from FIN_WAIT2 to TIME_WAIT since the full socket left.
 #[inline(always)]
 pub fn note_minisock_end(flow: &Flow, substate: u8, end: u8, now: u64) {
-    if let Some(memory) = DEAD.get_ptr_mut(flow) {
+    if let Some((memory, _)) = past(flow) {
         // SAFETY: a map value just found; plain stores.
         unsafe {
             (*memory).end = end;
@@ -267,7 +241,7 @@ pub fn listening(sock: Sock, memory: *mut Memory, begins: bool) {
         } else {
             (*port).sockets -= 1;
             // One of several went, and which one stays is not known from here: nobody, rather than the wrong one.
-            words::copy(&raw mut (*port).owner, &raw const EMPTY.memory.owner);
+            words::zero(&raw mut (*port).owner);
         }
     }
 }

@@ -3,5 +3,6 @@
 mod attach;
 mod live;
 mod object;
+mod table;
 
 pub use live::{Live, Settings, Sizes, Stopped, TABLE};

@@ -294,7 +294,14 @@ fn summary() -> Summary {
             .map(|(id, count)| CauseCount { id: id.to_owned(), count })
             .to_vec(),
         lifetimes: vec![lifetimes()],
-        tables: Tables { sockets: 65_536, sockets_seen: 82_000, ended: 65_536, ended_seen: 80_000 },
+        tables: Tables {
+            sockets: 65_536,
+            sockets_seen: 82_000,
+            sockets_forgotten: 0,
+            ended: 65_536,
+            ended_seen: 80_000,
+            ended_forgotten: 14_464,
+        },
     }
 }
 

@@ -25,24 +25,18 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let sock = Sock(context.arg(0));
     let old = context.arg(1) as u8;
     let new = context.arg(2) as u8;
-    if !sock.is_tcp() {
-        return None;
-    }
+    // This runs for every step of every connection of the host, so nothing is read that is not needed.
+    let memory = memory(sock, old, new)?;
     let now = emit::now();
-    // A new life at this address: a socket that leaves CLOSE, or a child (cloned while its listener listened).
-    let begins = (old == CLOSE && new != CLOSE) || (old == LISTEN && new == SYN_RECV);
-    let memory = if begins { owners::renew(sock)? } else { owners::memory(sock)? };
-    let owned = sock.owned();
     let deliver_states = config!(deliver) & deliver::STATE != 0;
     // SAFETY: `memory` is a map value just found.
     unsafe {
-        if !begins && (*memory).step_count == 0 {
+        if (*memory).step_count == 0 && !begins(old, new) {
             // In this state since before tcpwatch looked.
             owners::step(memory, old, 0);
         }
-        attribute(sock, memory, old, new, owned);
+        attribute(sock, memory, old, new);
         let last = last_step(memory);
-        let since_ns = if last.state() == old { last.at_ns() } else { 0 };
         owners::step(memory, new, now);
         if new == FIN_WAIT1 || new == LAST_ACK {
             (*memory).fin_by_close = u8::from(sock.is_shut());
@@ -51,12 +45,15 @@ fn handle(context: &impl Hooked) -> Option<()> {
             owners::place(memory, &sock.flow(true));
         }
         if new == CLOSE && old != LISTEN {
-            owners::expire_inherited(&raw mut (*memory).owner, sock.socket() != 0, sock.is_dead());
+            if (*memory).owner.how == how::LISTENER {
+                owners::expire_inherited(&raw mut (*memory).owner, sock.socket() != 0, sock.is_dead());
+            }
             sock.sum_up(memory);
             owners::bury(memory, &sock.flow(true), old, now);
         }
         if deliver_states {
-            let mut flags = if owned { flag::OWNED } else { 0 };
+            let since_ns = if last.state() == old { last.at_ns() } else { 0 };
+            let mut flags = if sock.owned() { flag::OWNED } else { 0 };
             if sock.is_mptcp() {
                 flags |= flag::MPTCP;
             }
@@ -67,12 +64,33 @@ fn handle(context: &impl Hooked) -> Option<()> {
     Some(())
 }
 
+/// Whether a new life begins at this address: a socket that leaves CLOSE, or a child (cloned while its listener listened).
+#[inline(always)]
+fn begins(old: u8, new: u8) -> bool {
+    (old == CLOSE && new != CLOSE) || (old == LISTEN && new == SYN_RECV)
+}
+
+/// What is remembered of the socket, made where that is its place. Only TCP's sockets are remembered, so only unknown ones are
+/// asked what they are: MPTCP and SCTP pass through here too.
+#[inline(always)]
+fn memory(sock: Sock, old: u8, new: u8) -> Option<*mut Memory> {
+    if !begins(old, new) {
+        if let Some(known) = owners::find(sock) {
+            return Some(known);
+        }
+    }
+    if !sock.is_tcp() {
+        return None;
+    }
+    if begins(old, new) { owners::renew(sock) } else { owners::memory(sock) }
+}
+
 /// Who did it, where the transition tells.
 ///
 /// # Safety
 /// `memory` must be a live map value.
 #[inline(always)]
-unsafe fn attribute(sock: Sock, memory: *mut Memory, old: u8, new: u8, owned: bool) {
+unsafe fn attribute(sock: Sock, memory: *mut Memory, old: u8, new: u8) {
     // SAFETY: by contract.
     unsafe {
         if new == SYN_SENT && old == CLOSE {
@@ -84,7 +102,7 @@ unsafe fn attribute(sock: Sock, memory: *mut Memory, old: u8, new: u8, owned: bo
             owners::listening(sock, memory, false);
         } else if old == LISTEN && new == SYN_RECV {
             owners::inherit_from_port(sock.netns(), sock.local_port(true), &raw mut (*memory).owner);
-        } else if owned && closes(sock, old, new) {
+        } else if closes(sock, old, new) && sock.owned() {
             owners::learn(memory, how::IO);
             (*memory).exiting = u8::from(task::is_exiting());
         }

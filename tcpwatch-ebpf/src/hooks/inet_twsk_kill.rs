@@ -6,7 +6,6 @@ use super::entry;
 use crate::context::Hooked;
 use crate::emit;
 use crate::kernel::sock::Sock;
-use crate::maps::DEAD;
 use crate::owners;
 use tcpwatch_common::owner::end;
 
@@ -16,7 +15,7 @@ entry!(handle, inet_twsk_kill_fentry, inet_twsk_kill_kprobe);
 fn handle(context: &impl Hooked) -> Option<()> {
     let minisock = Sock(context.arg(0));
     let flow = minisock.flow(false);
-    let memory = DEAD.get_ptr_mut(&flow)?;
+    let (memory, _) = owners::past(&flow)?;
     // SAFETY: a map value just found.
     let known = unsafe { (*memory).end };
     if known == end::TIME_WAIT || known == end::FIN_WAIT2 {

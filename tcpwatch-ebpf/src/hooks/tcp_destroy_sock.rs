@@ -5,12 +5,12 @@
 use super::tracepoint;
 use crate::context::Hooked;
 use crate::kernel::sock::Sock;
-use crate::owners;
+use crate::tables;
 
 tracepoint!(handle, tcp_destroy_sock);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    owners::forget(Sock(context.arg(0)));
+    tables::live_remove(Sock(context.arg(0)));
     Some(())
 }

@@ -10,7 +10,6 @@ use crate::emit::{self, Event};
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Segment, Skb};
 use crate::kernel::sock::Sock;
-use crate::owners;
 use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
@@ -44,9 +43,5 @@ pub fn received(context: &impl Hooked, hook: u8, sock: Sock, segment: Option<&Se
     if let Some(segment) = segment {
         event.packet(&segment.packet);
     }
-    emit::send(context.context(), event);
-    if let Some(memory) = owners::find(sock) {
-        // SAFETY: a map value just found; a plain store.
-        unsafe { (*memory).end = end::RESET_RECEIVED };
-    }
+    emit::send(context.context(), event.ends(end::RESET_RECEIVED));
 }

@@ -11,7 +11,6 @@ use crate::emit::{self, Event};
 use crate::kernel::config::config;
 use crate::kernel::skb::{Segment, Skb};
 use crate::kernel::sock::Sock;
-use crate::owners;
 use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::owner::end;
@@ -46,14 +45,8 @@ fn active(context: &impl Hooked, sock: Sock, reason: Option<u32>) {
     let mut storage = MaybeUninit::uninit();
     let event =
         Event::begin(&mut storage, (kind::RST_SENT, hook::TCP_SEND_RESET, deliver::RST), &flow, sock, state);
-    emit::send(context.context(), event.reason(reason));
-    if state == state::CLOSE {
-        owners::note_end(&flow, end::RESET_SENT, emit::now());
-    } else if let Some(memory) = owners::find(sock) {
-        // It closes after the RST: tcp_abort(), a timer, MPTCP.
-        // SAFETY: a map value just found; a plain store.
-        unsafe { (*memory).end = end::RESET_SENT };
-    }
+    // It is closed already, or closes after the RST: tcp_abort(), a timer, MPTCP.
+    emit::send(context.context(), event.reason(reason).ends(end::RESET_SENT));
 }
 
 /// The answer to a segment.
@@ -83,9 +76,9 @@ pub fn passive(
     if state == state::LISTEN {
         event.listen(&sock.listen(1));
     }
-    emit::send(context.context(), event);
     if state == state::CLOSE {
         // The segment ended the socket; the next one finds nobody.
-        owners::note_end(&flow, end::RESET_SENT, emit::now());
+        event.ends(end::RESET_SENT);
     }
+    emit::send(context.context(), event);
 }

@@ -1,5 +1,6 @@
 //! Sockets: full ones, TIME_WAIT minisocks and half-open requests, which share `struct sock_common`.
 
+use super::config::config;
 use super::field::{at, field, has_field};
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::owner::Memory;
@@ -67,6 +68,9 @@ impl Sock {
 
     #[inline(always)]
     pub fn flow(self, full: bool) -> Flow {
+        if config!(socket_head) == 1 {
+            return self.flow_by_head(full);
+        }
         let family: u16 = field!(self.0, sock_family);
         let (local, remote) = if family == AF_INET6 {
             (Addr(field!(self.0, sock_v6_rcv_saddr)), Addr(field!(self.0, sock_v6_daddr)))
@@ -78,6 +82,25 @@ impl Sock {
             remote,
             local_port: self.local_port(full),
             remote_port: u16::from_be(field!(self.0, sock_dport)),
+            netns: self.netns(),
+        }
+    }
+
+    /// [`Self::flow`] where `struct sock_common` begins as it does in every kernel so far: its first 20 bytes in one read.
+    #[inline(always)]
+    fn flow_by_head(self, full: bool) -> Flow {
+        let [daddr, rcv_saddr, _, ports, family]: [u32; 5] = at(self.0);
+        let (local, remote) = if family as u16 == AF_INET6 {
+            (Addr(field!(self.0, sock_v6_rcv_saddr)), Addr(field!(self.0, sock_v6_daddr)))
+        } else {
+            (Addr::v4(rcv_saddr), Addr::v4(daddr))
+        };
+        let num = (ports >> 16) as u16;
+        Flow {
+            local,
+            remote,
+            local_port: if num == 0 { self.local_port(full) } else { num },
+            remote_port: u16::from_be(ports as u16),
             netns: self.netns(),
         }
     }

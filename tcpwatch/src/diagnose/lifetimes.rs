@@ -35,11 +35,13 @@ struct Group {
     sent: u64,
 }
 
-/// The rows with most connections, at most `limit`.
-pub fn summarise(ended: impl Iterator<Item = (Flow, Memory)>, limit: usize) -> Vec<Lifetimes> {
-    let mut groups: HashMap<Key, Group> = HashMap::new();
-    for (flow, memory) in ended {
-        let Some((direction, age_ns)) = life(&memory) else { continue };
+/// Ended connections, gathered one by one.
+#[derive(Debug, Default)]
+pub struct Gathered(HashMap<Key, Group>);
+
+impl Gathered {
+    pub fn add(&mut self, flow: &Flow, memory: &Memory) {
+        let Some((direction, age_ns)) = life(memory) else { return };
         let outgoing = direction == Direction::Outgoing;
         let key = Key {
             pid: memory.owner.pid,
@@ -49,7 +51,7 @@ pub fn summarise(ended: impl Iterator<Item = (Flow, Memory)>, limit: usize) -> V
             peer: outgoing.then(|| flow.remote.ip()),
             port: if outgoing { flow.remote_port } else { flow.local_port },
         };
-        let group = groups.entry(key).or_insert_with(|| Group {
+        let group = self.0.entry(key).or_insert_with(|| Group {
             owner: memory.owner,
             ages_ns: Vec::new(),
             closed_first: 0,
@@ -61,10 +63,14 @@ pub fn summarise(ended: impl Iterator<Item = (Flow, Memory)>, limit: usize) -> V
         group.received += memory.bytes_received;
         group.sent += memory.bytes_sent;
     }
-    let mut rows: Vec<Lifetimes> = groups.into_iter().map(|(key, group)| row(key, group)).collect();
-    rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (a.netns, a.port).cmp(&(b.netns, b.port))));
-    rows.truncate(limit);
-    rows
+
+    /// The rows with most connections, at most `limit`.
+    pub fn rows(self, limit: usize) -> Vec<Lifetimes> {
+        let mut rows: Vec<Lifetimes> = self.0.into_iter().map(|(key, group)| row(key, group)).collect();
+        rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (a.netns, a.port).cmp(&(b.netns, b.port))));
+        rows.truncate(limit);
+        rows
+    }
 }
 
 /// Who opened it, and how long it was established. `None` for what was refused, and for what is older than tcpwatch.
@@ -112,6 +118,12 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
+    fn summarise(ended: impl IntoIterator<Item = (Flow, Memory)>) -> Vec<Lifetimes> {
+        let mut gathered = Gathered::default();
+        ended.into_iter().for_each(|(flow, memory)| gathered.add(&flow, &memory));
+        gathered.rows(10)
+    }
+
     fn ended(remote_port: u16, begins: u8, age_ms: u64, closes: u8) -> (Flow, Memory) {
         let flow = Flow { remote_port, ..samples::record(kind::RST_SENT, hook::TCP_SEND_RESET).flow };
         let steps =
@@ -128,7 +140,7 @@ mod tests {
         all.push(ended(6379, SYN_SENT, 5_000, FIN_WAIT1));
         all.push(ended(50_000, SYN_RECV, 3, tcpwatch_common::state::LAST_ACK));
         all.push(ended(50_001, SYN_RECV, 4, tcpwatch_common::state::LAST_ACK));
-        let rows = summarise(all.into_iter(), 10);
+        let rows = summarise(all);
         assert_eq!(rows.len(), 2, "clients are not told apart");
         let pool = &rows[0];
         assert_eq!((pool.count, pool.port, pool.direction), (10, 6379, Direction::Outgoing));
@@ -144,6 +156,6 @@ mod tests {
         refused.1 = memory(&[(SYN_SENT, MS), (CLOSE, 2 * MS)]);
         let mut old = ended(6379, SYN_SENT, 1, CLOSE);
         old.1 = memory(&[(ESTABLISHED, 0), (CLOSE, 2 * MS)]);
-        assert_eq!(summarise([refused, old].into_iter(), 10), []);
+        assert_eq!(summarise([refused, old]), []);
     }
 }

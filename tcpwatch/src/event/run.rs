@@ -135,18 +135,14 @@ pub struct Tables {
     pub sockets: u32,
     /// Live sockets that were remembered.
     pub sockets_seen: u64,
+    /// Those that made room for others, or for which there was none.
+    pub sockets_forgotten: u64,
     /// Entries for ended connections.
     pub ended: u32,
     /// Connections that ended.
     pub ended_seen: u64,
-}
-
-impl Tables {
-    /// Ended connections that had to make room for others, at least: the kernel begins to drop the oldest a little before
-    /// the table is full.
-    pub fn forgotten(&self) -> u64 {
-        self.ended_seen.saturating_sub(u64::from(self.ended))
-    }
+    /// Those that made room for others, or for which there was none.
+    pub ended_forgotten: u64,
 }
 
 /// How often a cause was found.

@@ -3,9 +3,11 @@
 //! Only what tcpwatch asks is offered: where a member lies, what an enum's values are called, how many arguments a function
 //! or tracepoint has. aya's reader keeps members and enum values to itself.
 
+mod outline;
 mod prototype;
 mod reduce;
 
+pub use outline::outline;
 pub use reduce::Keep;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -143,6 +145,11 @@ impl Btf {
 
     fn by_name(&self, kind: u32, name: &str) -> Option<Type> {
         self.by_id(*self.index.get(&(kind, name.to_owned()))?)
+    }
+
+    /// The number of a function's type.
+    pub fn function_id(&self, name: &str) -> Option<u32> {
+        self.index.get(&(KIND_FUNC, name.to_owned())).copied()
     }
 
     /// Follows typedefs and qualifiers.

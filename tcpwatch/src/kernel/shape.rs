@@ -61,11 +61,17 @@ fn names(btf: &Btf) -> ReasonNames {
     ReasonNames::new(btf.enum_values(ENUMS[0]), btf.enum_values(ENUMS[1]))
 }
 
+fn numbers(btf: &Btf) -> Vec<(&'static str, u32)> {
+    hook::ALL.iter().filter_map(|(_, name)| Some((*name, btf.function_id(name)?))).collect()
+}
+
 /// What the programs and the names need to know.
 pub struct Shape {
     pub offsets: Offsets,
     /// Argument counts of the hooked functions that the kernel's types know.
     pub functions: HashMap<&'static str, u32>,
+    /// Numbers of the hooked functions in the types that the kernel itself shows, by which trampolines find them.
+    pub numbers: Vec<(&'static str, u32)>,
     /// Argument counts of the hooked tracepoints.
     pub tracepoints: HashMap<&'static str, u32>,
     /// `enum sk_rst_reason` (since 6.10) and `enum skb_drop_reason` (since 5.17).
@@ -77,8 +83,15 @@ pub struct Shape {
 impl Shape {
     /// Reads the types of the running kernel, or those in a file that the user says are its types.
     pub fn load(path: Option<&Path>) -> Result<Self> {
-        let path = path.unwrap_or(Path::new(SYSTEM_BTF));
-        Self::parse(read(path)?).with_context(|| unusable(path))
+        let system = Path::new(SYSTEM_BTF);
+        let Some(path) = path else { return Self::parse(read(system)?).with_context(|| unusable(system)) };
+        let mut shape = Self::parse(read(path)?).with_context(|| unusable(path))?;
+        // A file may number them otherwise. Where the kernel shows nothing it has no trampolines either.
+        shape.numbers = match std::fs::read(system) {
+            Ok(data) => numbers(&types(data).with_context(|| unusable(system))?),
+            Err(_) => Vec::new(),
+        };
+        Ok(shape)
     }
 
     pub fn parse(data: Vec<u8>) -> Result<Self> {
@@ -103,6 +116,7 @@ impl Shape {
         Ok(Self {
             offsets,
             functions: counts(&|name| btf.function_args(name)),
+            numbers: numbers(&btf),
             tracepoints: counts(&|name| btf.tracepoint_args(name)),
             reasons: names(&btf),
             missing,

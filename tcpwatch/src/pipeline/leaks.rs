@@ -7,6 +7,7 @@ use crate::host::descriptors::Descriptors;
 use crate::host::inet::{self, Waiting};
 use crate::host::{Host, netns, user_stack};
 use crate::source::Live;
+use anyhow::Result;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tcpwatch_common::filter::Filter;
@@ -49,17 +50,17 @@ impl Leaks {
 
     /// When it is time for a look: the leaks that are to be told now. One of each process, first when it is found and then
     /// each time that another `--close-wait-after` has passed.
-    pub(super) fn due(&mut self, live: &Live) -> Vec<Leak> {
+    pub(super) fn due(&mut self, live: &Live) -> Result<Vec<Leak>> {
         let now = Instant::now();
         if now < self.next {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         self.next = now + (self.after / 4).clamp(SOONEST, LATEST);
         let mono_ns = Clock::read().mono_ns;
         let mut sockets = Sockets::default();
         self.drop_closed(&mut sockets);
         let after_ns = u64::try_from(self.after.as_nanos()).unwrap_or(u64::MAX);
-        let mut all = self.held(live);
+        let mut all = self.held(live)?;
         all.retain(|held| mono_ns.saturating_sub(held.since.ns()) >= after_ns);
         sockets.drop_unaccepted(&self.host, &mut all);
         let leaks = leak::group(&all, mono_ns, after_ns);
@@ -81,7 +82,7 @@ impl Leaks {
             self.told.insert(holder, Told { before: Before { count: leak.count, at_ns: mono_ns }, at: now });
             due.push(leak);
         }
-        due
+        Ok(due)
     }
 
     /// Of the sockets that were there before tcpwatch, those that are not in CLOSE_WAIT any more.
@@ -103,8 +104,8 @@ impl Leaks {
     }
 
     /// Every socket in CLOSE_WAIT that the filter admits.
-    fn held(&self, live: &Live) -> Vec<Held> {
-        let seen = live.close_wait().into_iter().filter_map(|life: Life| {
+    fn held(&self, live: &Live) -> Result<Vec<Held>> {
+        let seen = live.close_wait()?.into_iter().filter_map(|life: Life| {
             let since = life.memory.history().last().map(Step::at_ns)?;
             Some(Held {
                 flow: life.flow,
@@ -118,7 +119,7 @@ impl Leaks {
         let known: HashSet<Flow> = seen.iter().map(|held| held.flow).collect();
         let early = self.early.iter().map(|(_, held)| *held).filter(|held| !known.contains(&held.flow));
         let admitted = |held: &Held| self.filter.admits_owner(&held.flow, &held.owner);
-        early.chain(seen.iter().copied()).filter(admitted).collect()
+        Ok(early.chain(seen.iter().copied()).filter(admitted).collect())
     }
 }
 

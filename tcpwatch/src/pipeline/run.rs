@@ -117,6 +117,8 @@ impl Run {
             buffer: options.buffer,
             sockets: options.sockets,
             ended: options.ended,
+            seeds: seed::expected(host),
+            stacks: options.stack,
             read_stacks: options.stack && options.deliver & deliver::LEAK != 0,
             only: match options.attach {
                 Attach::Auto => None,
@@ -348,7 +350,7 @@ impl Run {
     /// Processes that hold sockets in CLOSE_WAIT, as events.
     fn report_leaks(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let Some(leaks) = &mut self.leaks else { return Ok(()) };
-        let due = leaks.due(&self.live);
+        let due = leaks.due(&self.live)?;
         let clock = Clock::read();
         for leak in due {
             let event = diagnose::leaked(&leak, clock.mono_ns, clock.wall_ns);
@@ -365,7 +367,7 @@ impl Run {
     /// Losses since the last look, as events.
     fn report_losses(&mut self, sink: &mut dyn Sink) -> Result<()> {
         let clock = Clock::read();
-        self.forgotten = self.tables().forgotten();
+        self.forgotten = self.live.tables().dead_forgotten;
         self.missed = self.live.missed().iter().map(|(_, missed)| missed).sum();
         for (id, counters) in self.live.counters()? {
             let known = self.lost.entry(id).or_default();
@@ -396,14 +398,18 @@ impl Run {
     }
 
     /// How long the connections lived that ended lately, as far as the filter admits them.
-    fn lifetimes(&mut self, options: &WatchOptions) -> Vec<event::Lifetimes> {
-        let admitted =
-            self.live.ended().filter(|(flow, memory)| options.filter.admits_owner(flow, &memory.owner));
-        let mut rows = lifetimes::summarise(admitted, LIFETIMES);
+    fn lifetimes(&mut self, options: &WatchOptions) -> Result<Vec<event::Lifetimes>> {
+        let mut admitted = lifetimes::Gathered::default();
+        self.live.ended(|flow, memory| {
+            if options.filter.admits_owner(flow, &memory.owner) {
+                admitted.add(flow, memory);
+            }
+        })?;
+        let mut rows = admitted.rows(LIFETIMES);
         for owner in rows.iter_mut().filter_map(|row| row.owner.as_mut()) {
             describe(owner, &mut self.processes);
         }
-        rows
+        Ok(rows)
     }
 
     fn tables(&self) -> Tables {
@@ -411,8 +417,10 @@ impl Run {
         Tables {
             sockets: sizes.sockets,
             sockets_seen: counters.live_added,
+            sockets_forgotten: counters.live_forgotten,
             ended: sizes.ended,
             ended_seen: counters.dead_added,
+            ended_forgotten: counters.dead_forgotten,
         }
     }
 
@@ -487,7 +495,7 @@ impl Run {
                 })
                 .collect(),
             causes,
-            lifetimes: self.lifetimes(options),
+            lifetimes: self.lifetimes(options)?,
             tables: self.tables(),
         };
         if let Some(recorder) = self.recorder.take() {

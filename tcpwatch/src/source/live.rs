@@ -1,15 +1,17 @@
 //! The running kernel: loads the programs, attaches what is granted, hands out records and counters.
 
-use super::attach::{attach, debug, missed, probe, short, verifier_log};
+use super::attach::{attach, debug, loader, missed, probe, short, verifier_log};
 use super::object;
+use super::table::Table;
 use crate::host::Host;
 use crate::host::preflight::{self, HookStatus};
 use crate::host::seed::Seed;
+use crate::kernel::btf::outline;
 use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, Way, When};
 use crate::kernel::shape::Shape;
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf, Endianness};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,9 +21,11 @@ use tcpwatch_common::counters::{HookCounters, NetnsCounters, TableCounters};
 use tcpwatch_common::filter::Filter;
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::hook;
-use tcpwatch_common::offsets::ABSENT;
+use tcpwatch_common::offsets::{ABSENT, Offsets};
 use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, Step};
+use tcpwatch_common::record::FRAMES;
 use tcpwatch_common::state;
+use tcpwatch_common::table::{self, Grave};
 
 /// Inode of the initial pid namespace (`PROC_PID_INIT_INO`).
 const INITIAL_PIDNS: u64 = 0xEFFF_FFFC;
@@ -41,6 +45,10 @@ pub struct Settings {
     pub sockets: u32,
     /// Ended connections that are remembered.
     pub ended: u32,
+    /// Sockets whose owners [`Live::seed`] is going to tell, at most.
+    pub seeds: u32,
+    /// Kernel stack frames are shown, not only looked at for the deciding function.
+    pub stacks: bool,
     /// Keep the user stack of each socket's last read.
     pub read_stacks: bool,
     /// The only rung to use for functions, for tests and odd hosts; `None`: whatever is granted.
@@ -69,6 +77,8 @@ impl Default for Settings {
             buffer: 4 << 20,
             sockets: TABLE,
             ended: TABLE,
+            seeds: 1024,
+            stacks: false,
             read_stacks: false,
             only: None,
             stop: Arc::default(),
@@ -84,8 +94,8 @@ pub struct Live {
     netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
     closed: Array<MapData, u32>,
     tables: PerCpuArray<MapData, TableCounters>,
-    living: HashMap<MapData, u64, Life>,
-    dead: HashMap<MapData, Flow, Memory>,
+    living: Table<Life>,
+    dead: Table<Grave>,
     /// `None`: nobody wants them.
     read_stacks: Option<StackTraceMap<MapData>>,
     sizes: Sizes,
@@ -103,8 +113,10 @@ impl Live {
     /// Loads and attaches. Fails only if nothing could be told at all; what is missing is in [`Self::status`].
     pub fn start(shape: &Shape, settings: &Settings) -> Result<Self> {
         raise_memlock();
-        // aya needs the kernel's own types for trampolines; the user's file would not do.
-        let types = Btf::from_sys_fs().ok();
+        let types = match shape.numbers.as_slice() {
+            [] => None,
+            numbers => Btf::parse(&outline(numbers), Endianness::default()).ok(),
+        };
         let (mut granted, refused) = match settings.only {
             Some(Rung::Tracepoint) => (Granted::default(), Vec::new()),
             _ => probe(types.as_ref()),
@@ -114,14 +126,18 @@ impl Live {
             granted.kprobe &= only == Rung::Kprobe;
         }
         let plan = Plan { shape, granted, deliver: settings.deliver };
-        let config = configure(&plan, settings);
-        let mut loader = EbpfLoader::new();
+        let sizes =
+            Sizes { sockets: table::entries(settings.sockets), ended: table::entries(settings.ended) };
+        let config = configure(&plan, settings, sizes);
+        let mut loader = loader();
         loader
-            .btf(types.as_ref())
             .override_global("CONFIG", &config, true)
             .map_max_entries("EVENTS", settings.buffer)
-            .map_max_entries("LIVE", settings.sockets)
-            .map_max_entries("DEAD", settings.ended);
+            .map_max_entries("LIVE", sizes.sockets)
+            .map_max_entries("LIVE_KEYS", sizes.sockets / table::LIVE)
+            .map_max_entries("DEAD", sizes.ended)
+            .map_max_entries("DEAD_KEYS", sizes.ended / table::DEAD)
+            .map_max_entries("SEEDS", settings.seeds.max(1));
         if !settings.read_stacks {
             loader.map_max_entries("STACKS", 1);
         }
@@ -144,10 +160,10 @@ impl Live {
             netns: PerCpuHashMap::try_from(take(&mut ebpf, "NETNS_COUNTERS")?)?,
             closed: Array::try_from(take(&mut ebpf, "CLOSED")?)?,
             tables: PerCpuArray::try_from(take(&mut ebpf, "TABLES")?)?,
-            living: HashMap::try_from(take(&mut ebpf, "LIVE")?)?,
-            dead: HashMap::try_from(take(&mut ebpf, "DEAD")?)?,
+            living: Table::new(take(&mut ebpf, "LIVE")?, sizes.sockets)?,
+            dead: Table::new(take(&mut ebpf, "DEAD")?, sizes.ended)?,
             read_stacks,
-            sizes: Sizes { sockets: settings.sockets, ended: settings.ended },
+            sizes,
             ebpf,
             granted,
             status: Vec::new(),
@@ -281,7 +297,7 @@ impl Live {
         let mut sockets: HashMap<_, u64, Owner> = HashMap::try_from(map(&mut self.ebpf, "SEEDS")?)?;
         for (inode, owner) in &seed.sockets {
             if sockets.insert(inode, owner, 0).is_err() {
-                // Full after a million sockets: the rest have no owner until they are used.
+                // More than there were when the table was made: the rest have no owner until they are used.
                 break;
             }
         }
@@ -355,14 +371,18 @@ impl Live {
 
     /// Live sockets that were seen to enter CLOSE_WAIT and are in it.
     ///
-    /// Walks the table of the living, two system calls an entry: not for every tick.
-    pub fn close_wait(&self) -> Vec<Life> {
-        let waits = |life: &Life| {
+    /// Reads the table of the living, 13 MB in its usual size: some milliseconds, so not for every tick.
+    pub fn close_wait(&self) -> Result<Vec<Life>> {
+        let mut found = Vec::new();
+        self.living.each(|life| {
             let last = life.memory.history().last();
-            life.flow.remote_port != 0
+            if life.flow.remote_port != 0
                 && last.is_some_and(|step: Step| step.state() == state::CLOSE_WAIT && step.at_ns() != 0)
-        };
-        bounded(&self.living, self.sizes.sockets).map(|(_, life)| life).filter(waits).collect()
+            {
+                found.push(*life);
+            }
+        })?;
+        Ok(found)
     }
 
     /// The user stacks of reads are kept.
@@ -376,9 +396,13 @@ impl Live {
         Some(stack.frames().iter().map(|frame| frame.ip).collect())
     }
 
-    /// The connections that ended lately, as many as the table holds.
-    pub fn ended(&self) -> impl Iterator<Item = (Flow, Memory)> + '_ {
-        bounded(&self.dead, self.sizes.ended)
+    /// Hands out the connections that ended lately, as many as the table holds.
+    pub fn ended(&self, mut take: impl FnMut(&Flow, &Memory)) -> Result<()> {
+        self.dead.each(|grave| {
+            if grave.flow.netns != 0 {
+                take(&grave.flow, &grave.memory);
+            }
+        })
     }
 
     /// The books of every network namespace, summed over the CPUs.
@@ -403,25 +427,23 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// What the kernel sets aside for them, in bytes: key, value, and about 64 bytes an entry of its own.
+    /// What the kernel sets aside for them, in bytes: the entries and their keys.
     pub fn memory(self) -> u64 {
-        const OVERHEAD: usize = 64;
-        let entry = |key: usize, value: usize| (key + value + OVERHEAD) as u64;
-        u64::from(self.sockets) * entry(size_of::<u64>(), size_of::<Life>())
-            + u64::from(self.ended) * entry(size_of::<Flow>(), size_of::<Memory>())
+        let entry = |value: usize| (size_of::<u64>() + value) as u64;
+        u64::from(self.sockets) * entry(size_of::<Life>()) + u64::from(self.ended) * entry(size_of::<Grave>())
     }
 }
 
-/// Entries of a table that changes meanwhile. When the entry at hand is removed, the kernel begins anew: so a busy table is
-/// walked until as many entries as it can hold were seen, and some of them come twice.
-fn bounded<K: aya::Pod, V: aya::Pod>(
-    table: &HashMap<MapData, K, V>,
-    size: u32,
-) -> impl Iterator<Item = (K, V)> + '_ {
-    table.iter().flatten().take(size as usize)
+/// Frames up to the function that decided, behind the tracing machinery: more of it lies on the stack of a kprobe.
+fn frames_wanted(settings: &Settings, granted: Granted) -> usize {
+    match granted {
+        _ if settings.stacks => FRAMES,
+        Granted { fentry: false, kprobe: true } => 20,
+        _ => 12,
+    }
 }
 
-fn configure(plan: &Plan<'_>, settings: &Settings) -> Config {
+fn configure(plan: &Plan<'_>, settings: &Settings, sizes: Sizes) -> Config {
     let shape = plan.shape;
     let flag = |yes: bool| u32::from(yes);
     let drop_args = shape.tracepoints.get("kfree_skb").copied().unwrap_or(0);
@@ -449,10 +471,21 @@ fn configure(plan: &Plan<'_>, settings: &Settings) -> Config {
         args_tcp_conn_request: shape.args("tcp_conn_request"),
         args_tcp_v4_syn_recv_sock: shape.args("tcp_v4_syn_recv_sock"),
         args_tcp_v6_syn_recv_sock: shape.args("tcp_v6_syn_recv_sock"),
+        socket_head: flag(has_usual_head(&shape.offsets)),
+        live_lines: sizes.sockets / table::LIVE,
+        dead_lines: sizes.ended / table::DEAD,
+        frames: u32::try_from(frames_wanted(settings, plan.granted)).unwrap_or(0),
         pidns: own_pidns(),
         offsets: shape.offsets,
         filter: settings.filter,
     }
+}
+
+/// Whether `struct sock_common` begins with the remote address, the local one, four bytes, the ports and the family.
+fn has_usual_head(offsets: &Offsets) -> bool {
+    let Offsets { sock_daddr, sock_rcv_saddr, sock_dport, sock_num, sock_family, .. } = *offsets;
+    cfg!(target_endian = "little")
+        && [sock_daddr, sock_rcv_saddr, sock_dport, sock_num, sock_family] == [0, 4, 12, 14, 16]
 }
 
 /// Inode of the own pid namespace, 0 for the initial one.

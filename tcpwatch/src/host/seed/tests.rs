@@ -95,6 +95,10 @@ fn listeners_are_counted_per_port_and_namespace() {
     let v6 = row(0, "00000000000000000000000000000000:0050", "0A", 101);
     tree.write("proc/42/net/tcp6", &format!("{HEADING}{v6}"));
     tree.write("proc/43/net/tcp", &format!("{HEADING}{}", row(0, "00000000:0050", "0A", 102)));
+    assert_eq!(expected(&tree.host()), 1024, "nothing is said");
+    tree.write("proc/42/net/sockstat", "sockets: used 100\nTCP: inuse 4 orphan 0 tw 0 alloc 5 mem 1\n");
+    tree.write("proc/43/net/sockstat", "sockets: used 20\n");
+    assert_eq!(expected(&tree.host()), 120 + 30 + 1024);
     let seed = scan(&tree.host());
     let ports: Vec<_> =
         seed.ports.iter().map(|(key, value)| (key.netns, key.port, value.sockets, value.owner.pid)).collect();

@@ -388,6 +388,7 @@ impl<'a> From<&'a event::Lifetimes> for Lifetimes<'a> {
 struct Tables {
     sockets: u32,
     sockets_seen: u64,
+    sockets_forgotten: u64,
     ended: u32,
     ended_seen: u64,
     ended_forgotten: u64,
@@ -398,9 +399,10 @@ impl From<&event::Tables> for Tables {
         Self {
             sockets: tables.sockets,
             sockets_seen: tables.sockets_seen,
+            sockets_forgotten: tables.sockets_forgotten,
             ended: tables.ended,
             ended_seen: tables.ended_seen,
-            ended_forgotten: tables.forgotten(),
+            ended_forgotten: tables.ended_forgotten,
         }
     }
 }

@@ -16,17 +16,21 @@ pub(super) fn write(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
 /// Only what was forgotten is worth a word.
 fn tables(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     let tables = &summary.tables;
-    match tables.forgotten() {
-        0 => Ok(()),
-        forgotten => {
-            let text = format!(
-                "{} connections ended, {} are remembered: at least {forgotten} made room for others (--ended N keeps more)",
-                tables.ended_seen, tables.ended
-            );
-            writeln!(out)?;
-            layout::wrap(&text, layout::WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
+    let rows = [
+        ("live sockets", tables.sockets_forgotten, tables.sockets_seen, tables.sockets, "--sockets"),
+        ("ended connections", tables.ended_forgotten, tables.ended_seen, tables.ended, "--ended"),
+    ];
+    for (what, forgotten, seen, entries, option) in rows {
+        if forgotten == 0 {
+            continue;
         }
+        let text = format!(
+            "{forgotten} of {seen} {what} made room for others: the table has {entries} places ({option} N makes more)"
+        );
+        writeln!(out)?;
+        layout::wrap(&text, layout::WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
+    Ok(())
 }
 
 fn causes(out: &mut impl Write, summary: &Summary) -> io::Result<()> {

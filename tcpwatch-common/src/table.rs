@@ -1,0 +1,196 @@
+//! The shape of the tables of sockets: sets of few places, found by a hash, whose keys lie in one line of the CPU's cache.
+//!
+//! The kernel's own hash tables take a lock, a list of free entries and a copy of the key for each change; a socket's whole
+//! life in them costs more than everything else tcpwatch does with it. Here a change is a handful of stores.
+
+use crate::flow::Flow;
+use crate::owner::Memory;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Places of a set of live sockets.
+pub const LIVE: u32 = 4;
+/// Places of a set of ended connections: more, because each has only one set to be in, in which the oldest goes.
+pub const DEAD: u32 = 8;
+/// Most entries of a table: what the bits of the hash can tell apart.
+const MOST: u32 = 1 << 22;
+
+/// The keys of a set, 0 where a place is free.
+pub type LiveLine = [u64; LIVE as usize];
+pub type DeadLine = [u64; DEAD as usize];
+
+/// How many entries a table has that is to hold at least so many: a power of two.
+pub const fn entries(wanted: u32) -> u32 {
+    if wanted <= DEAD {
+        DEAD
+    } else if wanted >= MOST {
+        MOST
+    } else {
+        wanted.next_power_of_two()
+    }
+}
+
+/// 2^64 divided by the golden ratio: multiplying by it spreads the low bits over the high ones.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The two sets that a live socket may be in, by its address. With two to choose from the table fills to nearly nine
+/// tenths before a set overflows.
+#[inline(always)]
+pub const fn sets_of_socket(address: u64, lines: u32) -> (u32, u32) {
+    // Sockets lie at multiples of a cache line.
+    let hash = (address >> 6).wrapping_mul(GOLDEN);
+    let mask = lines - 1;
+    ((hash >> 44) as u32 & mask, (hash >> 24) as u32 & mask)
+}
+
+/// The set that an ended connection is in, and the low half of its key, which is never 0.
+#[inline(always)]
+pub const fn set_of_flow(flow: &Flow, lines: u32) -> (u32, u32) {
+    let (local, remote) = (&flow.local.0, &flow.remote.0);
+    let ports = (flow.local_port as u64) << 16 | flow.remote_port as u64;
+    let mut hash = (flow.netns as u64) << 32 | ports;
+    hash = hash.wrapping_mul(GOLDEN) ^ ((local[3] as u64) << 32 | remote[3] as u64);
+    hash = (hash ^ hash >> 29).wrapping_mul(GOLDEN) ^ ((local[2] as u64) << 32 | remote[2] as u64);
+    hash = (hash ^ hash >> 31).wrapping_mul(GOLDEN) ^ ((local[1] as u64) << 32 | remote[1] as u64);
+    hash = (hash ^ hash >> 30).wrapping_mul(GOLDEN) ^ ((local[0] as u64) << 32 | remote[0] as u64);
+    hash = (hash ^ hash >> 28).wrapping_mul(GOLDEN);
+    ((hash >> 40) as u32 & (lines - 1), hash as u32 | 1)
+}
+
+/// The key of an ended connection: when it came, in units of 17 ms, above the low half from [`set_of_flow`]. The place with
+/// the smallest key is the oldest, or free.
+#[inline(always)]
+pub const fn key_of_flow(low: u32, now_ns: u64) -> u64 {
+    (now_ns >> 24) << 32 | low as u64
+}
+
+/// All ones if the highest bit is set, else 0.
+///
+/// In assembler, because the compiler would make branches of what is computed with such masks, and each branch doubles the ways
+/// that the verifier has to walk. Not by one arithmetic shift: since 6.18 the verifier itself goes two ways there.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+fn mask(mut value: u64) -> u64 {
+    // SAFETY: a shift of a register.
+    unsafe { core::arch::asm!("{0} >>= 63", inout(reg) value, options(pure, nomem, nostack)) };
+    0u64.wrapping_sub(value)
+}
+
+#[inline(always)]
+#[cfg(not(target_arch = "bpf"))]
+const fn mask(value: u64) -> u64 {
+    (value as i64 >> 63) as u64
+}
+
+/// The first place of a line whose key differs in none of these bits; their number without.
+#[inline(always)]
+pub fn place<const WAYS: usize>(line: &[u64; WAYS], key: u64, bits: u64) -> u32 {
+    let mut found = WAYS as u64;
+    let mut way = WAYS;
+    while way > 0 {
+        way -= 1;
+        let differs = (line[way] ^ key) & bits;
+        let keep = mask(differs | 0u64.wrapping_sub(differs));
+        found = way as u64 ^ ((found ^ way as u64) & keep);
+    }
+    found as u32
+}
+
+/// The place of a line whose key is the oldest, by [`key_of_flow`].
+#[inline(always)]
+pub fn oldest(line: &DeadLine) -> u32 {
+    let mut best = (line[0] >> 32) << 3;
+    let mut way = 1;
+    while way < line.len() {
+        let age = (line[way] >> 32) << 3 | way as u64;
+        let less = age.wrapping_sub(best);
+        best = best.wrapping_add(less & mask(less));
+        way += 1;
+    }
+    best as u32 & (DEAD - 1)
+}
+
+/// An ended connection: an entry of the table of the dead. Never removed, only overwritten; all zeroes while nobody was in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Grave {
+    /// First, so that a pointer to the entry is one to it.
+    pub memory: Memory,
+    pub flow: Flow,
+    /// How many programs want to write here; who finds that it is the only one may.
+    pub claims: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Addr;
+
+    fn flow(port: u16) -> Flow {
+        Flow { local: Addr::v4(1), remote: Addr::v4(2), local_port: port, remote_port: 40_000, netns: 7 }
+    }
+
+    #[test]
+    fn a_key_is_found_where_it_lies_and_nowhere_else() {
+        let mut line: DeadLine = [11, 12, 13, 0, 15, 16, 17, 18];
+        assert_eq!(place(&line, 11, u64::MAX), 0);
+        assert_eq!(place(&line, 18, u64::MAX), 7);
+        assert_eq!(place(&line, 0, u64::MAX), 3, "a free place");
+        assert_eq!(place(&line, 14, u64::MAX), DEAD);
+        line[5] = 9 << 32 | 77;
+        assert_eq!(place(&line, 77, 0xffff_ffff), 5, "whatever the time");
+        line[2] = 77;
+        assert_eq!(place(&line, 77, 0xffff_ffff), 2, "the first of two");
+    }
+
+    #[test]
+    fn the_oldest_goes_and_free_places_first() {
+        let at = |seconds: u64| key_of_flow(5, seconds * 1_000_000_000);
+        let line = [at(9), at(8), at(3), at(7), at(4), at(5), at(6), at(10)];
+        assert_eq!(oldest(&line), 2);
+        assert_eq!(oldest(&[at(9), at(8), at(3), at(7), 0, at(5), at(6), at(10)]), 4);
+        assert_eq!(oldest(&[0; 8]), 0);
+        assert_eq!(oldest(&[at(1); 8]), 0);
+    }
+
+    #[test]
+    fn tables_have_a_power_of_two() {
+        assert_eq!([1, 8, 9, 65_536, 65_537, u32::MAX].map(entries), [8, 8, 16, 65_536, 131_072, MOST]);
+    }
+
+    #[test]
+    fn flows_spread_and_every_part_of_them_counts() {
+        let lines = 1024;
+        let mut counts = [0u32; 1024];
+        for i in 0..8192u32 {
+            let flow = Flow { remote: Addr::v4(i.to_be()), ..flow((i % 97) as u16) };
+            counts[set_of_flow(&flow, lines).0 as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (0..=28).contains(count)), "{:?}", counts.iter().max());
+        let base = flow(80);
+        let others = [
+            Flow { netns: 8, ..base },
+            Flow { local_port: 81, ..base },
+            Flow { remote_port: 40_001, ..base },
+            Flow { local: Addr([1, 0, 0, 1]), ..base },
+            Flow { remote: Addr([0, 1, 0, 2]), ..base },
+            Flow { local: base.remote, remote: base.local, ..base },
+        ];
+        for other in others {
+            assert_ne!(set_of_flow(&other, lines), set_of_flow(&base, lines), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn sockets_spread_over_both_choices() {
+        let lines = 1024;
+        let mut counts = [[0u32; 1024]; 2];
+        for i in 0..8192u64 {
+            let (first, second) = sets_of_socket(0xffff_8881_0000_0000 + i * 2368 / 64 * 64, lines);
+            counts[0][first as usize] += 1;
+            counts[1][second as usize] += 1;
+        }
+        for counts in counts {
+            assert!(counts.iter().all(|count| *count <= 28), "{:?}", counts.iter().max());
+        }
+    }
+}

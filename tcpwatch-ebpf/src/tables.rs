@@ -1,0 +1,269 @@
+//! The tables of sockets: places in arrays, found by hash ([`tcpwatch_common::table`]).
+//!
+//! Several CPUs look and write at once and there is no lock. A place is written by whoever claims it alone; whoever does not
+//! get it takes another place or none. What is read is held against its key, so that nothing is told of another connection.
+
+use crate::emit;
+use crate::kernel::config::config;
+use crate::kernel::sock::Sock;
+use crate::maps::{DEAD, DEAD_KEYS, LIVE, LIVE_KEYS, TABLES};
+use crate::words;
+use core::arch::asm;
+use tcpwatch_common::counters::TableCounters;
+use tcpwatch_common::flow::Flow;
+use tcpwatch_common::owner::{Life, Memory};
+use tcpwatch_common::table::{self, Grave, key_of_flow, oldest, place, set_of_flow, sets_of_socket};
+
+/// The bits of a dead connection's key that are its hash.
+const HASH: u64 = 0xffff_ffff;
+
+/// Adds to a word that other CPUs add to as well. The target's own atomics stop at loads and stores; this instruction is in
+/// every kernel.
+///
+/// # Safety
+/// `word` must be writable.
+#[inline(always)]
+unsafe fn add(word: *mut u64, value: u64) {
+    // SAFETY: by contract.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({word} + 0) += {value}",
+            word = in(reg) word,
+            value = in(reg) value,
+            options(nostack),
+        );
+    }
+}
+
+/// Claims a place; false if somebody else is at it. What was claimed must be [`release`]d.
+///
+/// # Safety
+/// `claims` must be a word of a map value.
+#[inline(always)]
+unsafe fn claim(claims: *mut u64) -> bool {
+    // SAFETY: by contract. The addition is a barrier too: of several that claim at once at most one reads 1.
+    unsafe {
+        add(claims, 1);
+        if claims.read_volatile() == 1 {
+            return true;
+        }
+        release(claims);
+    }
+    false
+}
+
+/// # Safety
+/// As for [`claim`].
+#[inline(always)]
+unsafe fn release(claims: *mut u64) {
+    // SAFETY: by contract.
+    unsafe { add(claims, u64::MAX) }
+}
+
+#[inline(always)]
+fn count(change: impl FnOnce(&mut TableCounters)) {
+    if let Some(row) = TABLES.get_ptr_mut(0) {
+        // SAFETY: a per-CPU map value.
+        change(unsafe { &mut *row });
+    }
+}
+
+/// A key of a line.
+///
+/// # Safety
+/// `line` must be a map value.
+#[inline(always)]
+unsafe fn key<const WAYS: usize>(line: *mut [u64; WAYS], way: u32) -> *mut u64 {
+    // SAFETY: by contract; masked to the line's length.
+    unsafe { line.cast::<u64>().add(way as usize & (WAYS - 1)) }
+}
+
+/// The entry of a live socket.
+#[inline(always)]
+pub fn live(sock: Sock) -> Option<*mut Life> {
+    let (first, second) = sets_of_socket(sock.0, config!(live_lines));
+    match live_in(first, sock) {
+        None => live_in(second, sock),
+        found => found,
+    }
+}
+
+#[inline(always)]
+fn live_in(set: u32, sock: Sock) -> Option<*mut Life> {
+    let line = LIVE_KEYS.get_ptr(set)?;
+    // SAFETY: a map value.
+    let way = place(unsafe { &*line }, sock.0, u64::MAX);
+    if way == table::LIVE {
+        return None;
+    }
+    LIVE.get_ptr_mut(set * table::LIVE + way)
+}
+
+/// An empty entry for a socket that begins a new life.
+#[inline(always)]
+pub fn live_anew(sock: Sock) -> Option<*mut Life> {
+    count(|row| row.live_added += 1);
+    if let Some(known) = live(sock) {
+        // The end of whoever had this address before was not seen.
+        // SAFETY: a map value.
+        unsafe { clear(known) };
+        return Some(known);
+    }
+    let (first, second) = sets_of_socket(sock.0, config!(live_lines));
+    if let Some(made) = settle(first, sock, 0) {
+        return Some(made);
+    }
+    if let Some(made) = settle(second, sock, 0) {
+        return Some(made);
+    }
+    // Both sets are full.
+    count(|row| row.live_forgotten += 1);
+    let way = (emit::now() >> 8) as u32 & (table::LIVE - 1);
+    let line = LIVE_KEYS.get_ptr_mut(first)?;
+    // SAFETY: a map value.
+    let victim = unsafe { key(line, way).read_volatile() };
+    settle(first, sock, victim)
+}
+
+/// Takes the place in a set whose key is `free`.
+#[inline(always)]
+fn settle(set: u32, sock: Sock, free: u64) -> Option<*mut Life> {
+    let line = LIVE_KEYS.get_ptr_mut(set)?;
+    // SAFETY: a map value.
+    let way = place(unsafe { &*line }, free, u64::MAX);
+    if way == table::LIVE {
+        return None;
+    }
+    let life = LIVE.get_ptr_mut(set * table::LIVE + way)?;
+    // SAFETY: map values.
+    unsafe {
+        let claims = &raw mut (*life).claims;
+        if !claim(claims) {
+            return None;
+        }
+        let key = key(line, way);
+        let mine = key.read_volatile() == free;
+        if mine {
+            // First the entry, then what leads to it.
+            clear(life);
+            key.write_volatile(sock.0);
+        }
+        release(claims);
+        mine.then_some(life)
+    }
+}
+
+/// # Safety
+/// `life` must be a map value.
+#[inline(always)]
+unsafe fn clear(life: *mut Life) {
+    // SAFETY: by contract.
+    unsafe {
+        words::zero(&raw mut (*life).memory);
+        (*life).flow.remote_port = 0;
+        (*life).read_stack = 0;
+    }
+}
+
+/// A socket is destroyed.
+#[inline(always)]
+pub fn live_remove(sock: Sock) {
+    let (first, second) = sets_of_socket(sock.0, config!(live_lines));
+    if remove_from(first, sock).is_none() {
+        remove_from(second, sock);
+    }
+}
+
+#[inline(always)]
+fn remove_from(set: u32, sock: Sock) -> Option<()> {
+    let line = LIVE_KEYS.get_ptr_mut(set)?;
+    // SAFETY: a map value.
+    let way = place(unsafe { &*line }, sock.0, u64::MAX);
+    if way == table::LIVE {
+        return None;
+    }
+    let life = LIVE.get_ptr_mut(set * table::LIVE + way)?;
+    // SAFETY: map values.
+    unsafe {
+        let claims = &raw mut (*life).claims;
+        // Who else wants it gives it to another socket.
+        if claim(claims) {
+            let key = key(line, way);
+            if key.read_volatile() == sock.0 {
+                key.write_volatile(0);
+                // User space goes through the entries without looking at the keys.
+                (*life).flow.remote_port = 0;
+            }
+            release(claims);
+        }
+    }
+    count(|row| row.live_removed += 1);
+    Some(())
+}
+
+/// The entry of an ended connection.
+#[inline(always)]
+pub fn dead(flow: &Flow) -> Option<*mut Grave> {
+    let (set, hash) = set_of_flow(flow, config!(dead_lines));
+    let line = DEAD_KEYS.get_ptr(set)?;
+    // SAFETY: a map value.
+    let way = place(unsafe { &*line }, u64::from(hash), HASH);
+    if way == table::DEAD {
+        return None;
+    }
+    let grave = DEAD.get_ptr_mut(set * table::DEAD + way)?;
+    // SAFETY: a map value.
+    unsafe { is_of(&raw const (*grave).flow, flow) }.then_some(grave)
+}
+
+/// Whether an entry is (still) that of a connection.
+///
+/// # Safety
+/// `entry` must be readable.
+#[inline(always)]
+pub unsafe fn is_of(entry: *const Flow, flow: &Flow) -> bool {
+    let (a, b) = (entry.cast::<u32>(), (&raw const *flow).cast::<u32>());
+    let mut differs = 0;
+    let mut i = 0;
+    while i < size_of::<Flow>() / 4 {
+        // SAFETY: by contract, and within both.
+        differs |= unsafe { a.add(i).read_volatile() ^ b.add(i).read_volatile() };
+        i += 1;
+    }
+    differs == 0
+}
+
+/// Files an ended connection; the oldest of its set makes room.
+///
+/// # Safety
+/// `memory` must be readable.
+#[inline(always)]
+pub unsafe fn bury(memory: *const Memory, flow: &Flow, now: u64) -> Option<()> {
+    count(|row| row.dead_added += 1);
+    let (set, hash) = set_of_flow(flow, config!(dead_lines));
+    let line = DEAD_KEYS.get_ptr_mut(set)?;
+    // SAFETY: a map value.
+    let known = place(unsafe { &*line }, u64::from(hash), HASH);
+    // SAFETY: as above.
+    let way = if known == table::DEAD { oldest(unsafe { &*line }) } else { known };
+    let grave = DEAD.get_ptr_mut(set * table::DEAD + way)?;
+    // SAFETY: map values, and by contract.
+    unsafe {
+        let key = key(line, way);
+        let claims = &raw mut (*grave).claims;
+        let mine = claim(claims);
+        if mine {
+            let forgets = known == table::DEAD && key.read_volatile() != 0;
+            // Nobody is to take the one for the other meanwhile: whoever reads asks for the addresses before and after.
+            (*grave).flow.netns = 0;
+            words::copy(&raw mut (*grave).memory, memory);
+            (*grave).flow = *flow;
+            key.write_volatile(key_of_flow(hash, now));
+            release(claims);
+            count(|row| row.dead_forgotten += u64::from(forgets));
+        } else {
+            count(|row| row.dead_forgotten += 1);
+        }
+    }
+    Some(())
+}
