@@ -30,7 +30,8 @@ pub struct Event<'a> {
     /// With `-k` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     stack: Option<&'a [String]>,
-    history: Vec<HistoryStep>,
+    #[serde(serialize_with = "steps")]
+    history: &'a [event::HistoryStep],
     listen: Option<Listen>,
     timewait: Option<TimeWait>,
     packet: Option<Packet>,
@@ -113,8 +114,8 @@ struct TimeWait {
 struct Packet {
     seq: u32,
     ack: u32,
-    /// `SYN|ACK`.
-    flags: String,
+    #[serde(serialize_with = "flags")]
+    flags: u8,
     window: u16,
     len: u32,
 }
@@ -126,7 +127,16 @@ struct Bytes {
 }
 
 fn moment<S: Serializer>(time_ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*time_ns))
+    serializer.serialize_str(rfc3339(*time_ns).as_str())
+}
+
+/// `SYN|ACK`.
+fn flags<S: Serializer>(flags: &u8, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&event::Flags(*flags))
+}
+
+fn steps<S: Serializer>(history: &[event::HistoryStep], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(history.iter().map(|step| HistoryStep { state: step.state, for_us: step.for_us }))
 }
 
 fn endpoint(endpoint: &event::Endpoint) -> Endpoint {
@@ -162,11 +172,7 @@ impl<'a> From<&'a event::Event> for Event<'a> {
             cause: event.cause.as_ref().map(Cause::from),
             site: event.site.as_deref(),
             stack: event.stack.as_deref(),
-            history: event
-                .history
-                .iter()
-                .map(|step| HistoryStep { state: step.state, for_us: step.for_us })
-                .collect(),
+            history: &event.history,
             listen: event.listen.as_ref().map(Listen::from),
             timewait: event.timewait.map(|table| TimeWait { used: table.used, max: table.max }),
             packet: event.packet.as_ref().map(Packet::from),
@@ -223,13 +229,7 @@ impl From<&event::ListenInfo> for Listen {
 
 impl From<&event::PacketInfo> for Packet {
     fn from(packet: &event::PacketInfo) -> Self {
-        Self {
-            seq: packet.seq,
-            ack: packet.ack,
-            flags: packet.flag_names(),
-            window: packet.window,
-            len: packet.len,
-        }
+        Self { seq: packet.seq, ack: packet.ack, flags: packet.flags, window: packet.window, len: packet.len }
     }
 }
 

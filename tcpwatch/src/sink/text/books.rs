@@ -24,7 +24,7 @@ fn tables(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
                 tables.ended_seen, tables.ended
             );
             writeln!(out)?;
-            layout::wrap(&text, layout::WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))
+            layout::wrap(&text, layout::WIDTH).try_for_each(|line| writeln!(out, "{line}"))
         }
     }
 }
