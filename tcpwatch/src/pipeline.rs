@@ -5,6 +5,7 @@
 mod clock;
 mod leaks;
 mod output;
+mod owners;
 mod run;
 mod standing;
 mod stop;

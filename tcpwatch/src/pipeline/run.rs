@@ -6,6 +6,7 @@
 use super::clock::Clock;
 use super::is_closed_pipe;
 use super::leaks::Leaks;
+use super::owners::{complete, describe, name_owners};
 use super::standing;
 use super::stop::Stop;
 use crate::cli::{Attach, Exit, WatchOptions};
@@ -13,9 +14,7 @@ use crate::decode::{Raw, decode};
 use crate::diagnose::lately::{Around, Lately};
 use crate::diagnose::leak::Holder;
 use crate::diagnose::{self, Context as Meaning, lifetimes};
-use crate::event::{
-    self, CauseCount, Event, HookBooks, Lost, OwnerInfo, Reconciliation, Start, Summary, Tables,
-};
+use crate::event::{self, CauseCount, Event, HookBooks, Lost, Reconciliation, Start, Summary, Tables};
 use crate::host::books::Books;
 use crate::host::inet;
 use crate::host::netns::Namespace;
@@ -29,6 +28,7 @@ use crate::recording::Recorder;
 use crate::sink::{Shown, Sink};
 use crate::source::{Live, Settings};
 use anyhow::{Result, bail};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -36,7 +36,6 @@ use std::time::{Duration, Instant};
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::counters::HookCounters;
 use tcpwatch_common::hook;
-use tcpwatch_common::owner::Owner;
 
 /// Between two looks at an empty ring buffer: short enough to find the process of a short command still alive.
 const PACE: Duration = Duration::from_millis(20);
@@ -44,6 +43,8 @@ const PACE: Duration = Duration::from_millis(20);
 /// the host (its process, the settings of its namespace) can take milliseconds where both are new.
 const BATCH: usize = 4096;
 const TURN: Duration = Duration::from_millis(100);
+/// Records between two looks at the clock, which takes a tenth of what a record does.
+const CLOCK_PACE: u32 = 8;
 /// Between two looks at what was lost.
 const LOSS_PACE: Duration = Duration::from_secs(1);
 /// Longer than any program runs, unless its task has to wait for a CPU in the middle of it.
@@ -286,7 +287,15 @@ impl Run {
             .map_or(BATCH, |count| BATCH.min(usize::try_from(count.saturating_sub(*shown)).unwrap_or(BATCH)));
         let mut written = Ok(());
         let mut recorded = Ok(());
-        let mut go_on = || Instant::now() < until;
+        let now = Cell::new(Instant::now());
+        let mut count = 0_u32;
+        let mut go_on = || {
+            if count.is_multiple_of(CLOCK_PACE) {
+                now.set(Instant::now());
+            }
+            count += 1;
+            now.get() < until
+        };
         let drained = live.drain(limit, &mut go_on, |bytes| {
             if written.is_err() {
                 return;
@@ -324,7 +333,7 @@ impl Run {
                     return;
                 }
             };
-            let event = complete(event, processes);
+            let event = complete(event, processes, now.get());
             match sink.event(&event) {
                 Ok(Shown::Yes) => {
                     if let Some(cause) = &event.cause {
@@ -367,7 +376,7 @@ impl Run {
         for (holder, leak) in due {
             let event = diagnose::leaked(&leak, clock.mono_ns, clock.wall_ns);
             self.untold.retain(|(other, _)| *other != holder);
-            self.untold.push_back((holder, complete(event, &mut self.processes)));
+            self.untold.push_back((holder, complete(event, &mut self.processes, Instant::now())));
         }
         self.tell_leaks(sink)
     }
@@ -428,7 +437,7 @@ impl Run {
             self.live.ended().filter(|(flow, memory)| options.filter.admits_owner(flow, &memory.owner));
         let mut rows = lifetimes::summarise(admitted, LIFETIMES);
         for owner in rows.iter_mut().filter_map(|row| row.owner.as_mut()) {
-            describe(owner, &mut self.processes);
+            describe(owner, &mut self.processes, Instant::now());
         }
         rows
     }
@@ -531,42 +540,6 @@ impl Run {
             eprintln!("tcpwatch: {} records could not be read: please report this as a bug", self.malformed);
         }
         Ok(if options.strict && lost != 0 { Exit::Lost } else { Exit::Ok })
-    }
-}
-
-/// What the host knows and the record does not: the owner's program and container, and whether it can work at all.
-fn complete(mut event: Event, processes: &mut Processes) -> Event {
-    let state = event.owner.as_mut().and_then(|owner| describe(owner, processes));
-    if let Some(state) = state {
-        diagnose::at_a_halt(&mut event, state);
-    }
-    event
-}
-
-fn name_owners(all: &mut [event::Standing], processes: &mut Processes) {
-    let listeners = all.iter_mut().flat_map(|standing| &mut standing.listeners);
-    listeners.filter_map(|listener| listener.owner.as_mut()).for_each(|owner| {
-        describe(owner, processes);
-    });
-}
-
-/// Fills in what is known of a process; gives what it does just now.
-fn describe(owner: &mut OwnerInfo, processes: &mut Processes) -> Option<char> {
-    let described = processes.describe(&wire(owner));
-    owner.exe = described.exe;
-    owner.cgroup = described.cgroup;
-    owner.container = described.container;
-    described.state
-}
-
-/// The owner as the process table takes it.
-fn wire(owner: &OwnerInfo) -> Owner {
-    Owner {
-        start_ns: owner.start_ns,
-        cgroup: owner.cgroup_id,
-        pid: owner.pid.unwrap_or(0),
-        uid: owner.uid,
-        ..Owner::default()
     }
 }
 

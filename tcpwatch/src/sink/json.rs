@@ -1,9 +1,11 @@
 //! JSON lines: one object a line, version 1 of the public schema.
 
+mod line;
 pub mod schema;
 
 use super::{Out, Shown, Sink, Weight, weight};
 use crate::event::{Event, Lost, Start, Summary};
+use line::Line;
 use serde::Serialize;
 use std::io;
 
@@ -24,6 +26,11 @@ impl<O: Out> JsonSink<O> {
     fn line(&mut self, object: &impl Serialize, weight: Weight) -> io::Result<Shown> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, object)?;
+        self.put(weight)
+    }
+
+    /// The line goes out, as a whole or not at all.
+    fn put(&mut self, weight: Weight) -> io::Result<Shown> {
         self.line.push(b'\n');
         self.out.put(&self.line, weight)
     }
@@ -36,7 +43,9 @@ impl<O: Out> Sink for JsonSink<O> {
     }
 
     fn event(&mut self, event: &Event) -> io::Result<Shown> {
-        self.line(&schema::Event::from(event), weight(event))
+        self.line.clear();
+        schema::Event::from(event).serialize(Line(&mut self.line))?;
+        self.put(weight(event))
     }
 
     fn lost(&mut self, lost: &Lost) -> io::Result<Shown> {

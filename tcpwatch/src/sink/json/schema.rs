@@ -19,9 +19,13 @@ pub struct Event<'a> {
     local: Option<Endpoint>,
     remote: Option<Endpoint>,
     state: Option<&'static str>,
-    /// Of `state` events only.
-    #[serde(flatten)]
-    transition: Option<Transition>,
+    /// This and the next two of `state` events only, and there even if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_state: Option<Option<&'static str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_state: Option<Option<&'static str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    for_us: Option<Option<u64>>,
     owner: Option<Owner<'a>>,
     task: Option<Task<'a>>,
     reason: Option<Reason<'a>>,
@@ -44,13 +48,6 @@ pub struct Event<'a> {
 struct Endpoint {
     addr: std::net::IpAddr,
     port: u16,
-}
-
-#[derive(Debug, Serialize)]
-struct Transition {
-    old_state: Option<&'static str>,
-    new_state: Option<&'static str>,
-    for_us: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -154,11 +151,9 @@ impl<'a> From<&'a event::Event> for Event<'a> {
             local: event.local.as_ref().map(endpoint),
             remote: event.remote.as_ref().map(endpoint),
             state: event.state,
-            transition: is_transition.then_some(Transition {
-                old_state: event.old_state,
-                new_state: event.new_state,
-                for_us: event.for_us,
-            }),
+            old_state: is_transition.then_some(event.old_state),
+            new_state: is_transition.then_some(event.new_state),
+            for_us: is_transition.then_some(event.for_us),
             owner: event.owner.as_ref().map(Owner::from),
             task: event.task.as_ref().map(|task| Task {
                 pid: task.pid,
