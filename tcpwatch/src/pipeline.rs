@@ -1,6 +1,7 @@
 //! The commands that watch: a run between the live kernel and a sink.
 //!
-//! [`run`] is the loop that joins the stages: drain, decode, interpret, describe, show; and the books at the end.
+//! [`run`] is the loop that joins the stages: drain, decode, interpret, describe, show; and the books at the end. [`output`]
+//! keeps it from waiting for whoever reads.
 
 mod clock;
 mod leaks;
