@@ -24,6 +24,7 @@ use crate::kernel::symbols::Symbols;
 use lately::Around;
 use leak::Leak;
 use site::Site;
+use smol_str::SmolStr;
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::record::{Record, StateRecord, Task, flag, kind};
 use tcpwatch_common::state as states;
@@ -85,7 +86,7 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
     event.task = Some(task);
     event.reason = reason;
     event.cause = cause;
-    event.site = site.function.map(str::to_owned);
+    event.site = site.function.map(SmolStr::new);
     event.stack = ctx.want_stack.then(|| stack(&site));
     event.history =
         state::connection(raw).map(|memory| state::history(memory, raw.mono_ns)).unwrap_or_default();

@@ -10,6 +10,7 @@ pub use run::{
     Standing, Start, Summary, Tables,
 };
 
+use smol_str::SmolStr;
 use std::net::IpAddr;
 
 /// What an event is about. The names are the contract of `--json`.
@@ -84,15 +85,15 @@ impl std::fmt::Display for Endpoint {
 pub struct OwnerInfo {
     /// In tcpwatch's own pid namespace; `None` where the process is not visible from there.
     pub pid: Option<u32>,
-    pub comm: String,
+    pub comm: SmolStr,
     /// Path of the executable, filled by the host stage.
-    pub exe: Option<String>,
+    pub exe: Option<SmolStr>,
     /// Effective uid in the initial user namespace.
     pub uid: u32,
     /// Path of the cgroup, filled by the host stage.
-    pub cgroup: Option<String>,
+    pub cgroup: Option<SmolStr>,
     /// Container id, filled by the host stage.
-    pub container: Option<String>,
+    pub container: Option<SmolStr>,
     /// How the owner is known: a name of [`tcpwatch_common::owner::how`].
     pub how: &'static str,
     /// Start of the process, nanoseconds since boot: tells two processes with one pid apart. Not in JSON.
@@ -125,7 +126,7 @@ impl TaskContext {
 pub struct TaskInfo {
     /// In tcpwatch's own pid namespace; `None` for the idle task and for what is not visible from there.
     pub pid: Option<u32>,
-    pub comm: String,
+    pub comm: SmolStr,
     /// `None` where neither stack nor socket tells.
     pub context: Option<TaskContext>,
 }
@@ -152,7 +153,7 @@ impl ReasonFrom {
 /// A reset or drop reason, without the prefix of its enum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    pub name: String,
+    pub name: SmolStr,
     pub from: ReasonFrom,
 }
 
@@ -316,19 +317,12 @@ pub struct TimeWaitInfo {
 pub struct PacketInfo {
     pub seq: u32,
     pub ack: u32,
-    /// Byte 13 of the TCP header.
+    /// Byte 13 of the TCP header, see [`Flags`].
     pub flags: u8,
     /// As in the header, not scaled.
     pub window: u16,
     /// Payload in bytes.
     pub len: u32,
-}
-
-impl PacketInfo {
-    /// The flags as `tcpdump` users know them in words: `SYN|ACK`.
-    pub fn flag_names(&self) -> String {
-        flag_names(self.flags)
-    }
 }
 
 /// Payload of a connection.
@@ -339,12 +333,26 @@ pub struct Bytes {
     pub sent: u64,
 }
 
-/// Byte 13 of a TCP header in words, `none` when it is 0.
-pub fn flag_names(flags: u8) -> String {
-    const NAMES: [(u8, &str); 8] =
-        [(2, "SYN"), (1, "FIN"), (4, "RST"), (8, "PSH"), (16, "ACK"), (32, "URG"), (64, "ECE"), (128, "CWR")];
-    let set: Vec<&str> = NAMES.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
-    if set.is_empty() { "none".to_owned() } else { set.join("|") }
+/// Byte 13 of a TCP header in words, as `tcpdump` users know them: `SYN|ACK`, and `none` when it is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags(pub u8);
+
+impl std::fmt::Display for Flags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const NAMES: [(u8, &str); 8] = [
+            (2, "SYN"),
+            (1, "FIN"),
+            (4, "RST"),
+            (8, "PSH"),
+            (16, "ACK"),
+            (32, "URG"),
+            (64, "ECE"),
+            (128, "CWR"),
+        ];
+        let mut set = NAMES.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, name)| name);
+        f.write_str(set.next().unwrap_or(&"none"))?;
+        set.try_for_each(|name| write!(f, "|{name}"))
+    }
 }
 
 /// One event, of whatever kind.
@@ -373,7 +381,7 @@ pub struct Event {
     pub reason: Option<Reason>,
     pub cause: Option<Cause>,
     /// The kernel function that decided.
-    pub site: Option<String>,
+    pub site: Option<SmolStr>,
     /// Only with `-k`: `function+0xoffset`, innermost first. The kernel's; of a leak that of the process's last read.
     pub stack: Option<Vec<String>>,
     /// Oldest first.
@@ -426,8 +434,8 @@ mod tests {
 
     #[test]
     fn flags_read_as_words() {
-        assert_eq!(flag_names(0x12), "SYN|ACK");
-        assert_eq!(flag_names(0), "none");
+        assert_eq!(Flags(0x12).to_string(), "SYN|ACK");
+        assert_eq!(Flags(0).to_string(), "none");
     }
 
     #[test]

@@ -171,7 +171,7 @@ fn harm(id: &str) -> Harm {
 fn name(owner: &OwnerInfo) -> String {
     match owner.pid {
         Some(pid) => format!("{}[{pid}]", owner.comm),
-        None => owner.comm.clone(),
+        None => owner.comm.to_string(),
     }
 }
 

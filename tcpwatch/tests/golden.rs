@@ -336,8 +336,8 @@ fn events() -> Vec<Event> {
     }
     // What the host stage adds.
     if let Some(owner) = &mut events[1].owner {
-        owner.exe = Some("/usr/sbin/nginx".to_owned());
-        owner.cgroup = Some("/system.slice/nginx.service".to_owned());
+        owner.exe = Some("/usr/sbin/nginx".into());
+        owner.cgroup = Some("/system.slice/nginx.service".into());
     }
     events
 }

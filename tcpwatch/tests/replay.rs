@@ -47,7 +47,9 @@ fn replay(release: &str) -> String {
                     sink.event(&event).unwrap();
                 }
             }
-            Raw::State(record) => sink.event(&interpret_state(&record, &context)).unwrap(),
+            Raw::State(record) => {
+                sink.event(&interpret_state(&record, &context)).unwrap();
+            }
         }
     }
     sink.flush().unwrap();

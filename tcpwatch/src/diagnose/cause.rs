@@ -8,6 +8,7 @@ use super::{reason, state};
 use crate::event::{
     Cause, Certainty, Endpoint, EventKind, ListenInfo, OwnerInfo, Reason, ReasonFrom, TaskInfo,
 };
+use std::fmt::Write as _;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::Memory;
 use tcpwatch_common::record::{Record, flag, kind};
@@ -276,13 +277,29 @@ pub fn diagnose(facts: &Facts<'_>) -> Cause {
 
 /// Fills a sentence of the catalogue.
 fn sentence(template: &str, facts: &Facts<'_>) -> String {
-    let owner = facts.owner.map_or_else(|| NOBODY.to_owned(), name_owner);
-    template
-        .replace("{owner}", &owner)
-        .replace("{local}", &facts.local.to_string())
-        .replace("{remote}", &facts.remote.to_string())
-        .replace("{port}", &facts.local.port.to_string())
-        .replace("{state}", facts.began_name())
+    let mut text = String::with_capacity(template.len() + 64);
+    let mut rest = template;
+    while let Some((before, (word, after))) =
+        rest.split_once('{').and_then(|(before, inner)| Some((before, inner.split_once('}')?)))
+    {
+        text.push_str(before);
+        // Writing to a string cannot fail.
+        let _ = match word {
+            "owner" => match facts.owner {
+                Some(OwnerInfo { comm, pid: Some(pid), .. }) => write!(text, "{comm}[{pid}]"),
+                Some(OwnerInfo { comm, pid: None, .. }) => text.write_str(comm),
+                None => text.write_str(NOBODY),
+            },
+            "local" => write!(text, "{}", facts.local),
+            "remote" => write!(text, "{}", facts.remote),
+            "port" => write!(text, "{}", facts.local.port),
+            "state" => text.write_str(facts.began_name()),
+            other => write!(text, "{{{other}}}"),
+        };
+        rest = after;
+    }
+    text.push_str(rest);
+    text
 }
 
 /// Stands for an owner who is not known.
@@ -292,7 +309,7 @@ pub(super) const NOBODY: &str = "a process that tcpwatch does not know";
 pub(super) fn name_owner(owner: &OwnerInfo) -> String {
     match owner.pid {
         Some(pid) => format!("{}[{pid}]", owner.comm),
-        None => owner.comm.clone(),
+        None => owner.comm.to_string(),
     }
 }
 

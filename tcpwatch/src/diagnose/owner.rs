@@ -3,6 +3,7 @@
 use super::site::Site;
 use super::state;
 use crate::event::{OwnerInfo, Reason};
+use smol_str::SmolStr;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::{Owner, how};
 use tcpwatch_common::record::{Record, flag, kind};
@@ -61,9 +62,9 @@ pub fn info(owner: &Owner) -> Option<OwnerInfo> {
 }
 
 /// A `task_struct.comm` as text.
-pub fn comm(bytes: &[u8; 16]) -> String {
+pub fn comm(bytes: &[u8; 16]) -> SmolStr {
     let len = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..len]).into_owned()
+    SmolStr::new(String::from_utf8_lossy(&bytes[..len]))
 }
 
 #[cfg(test)]

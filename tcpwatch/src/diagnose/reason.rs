@@ -4,6 +4,7 @@ use super::site::Site;
 use super::state;
 use crate::event::{Reason, ReasonFrom};
 use crate::kernel::names::ReasonNames;
+use smol_str::{SmolStr, format_smolstr};
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{Record, flag, kind};
 use tcpwatch_common::state::{CLOSE, CLOSING, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
@@ -22,14 +23,14 @@ pub fn of(record: &Record, site: &Site<'_>, names: &ReasonNames) -> Option<Reaso
             _ => names.reset(record.reason),
         };
         // A number that the kernel's BTF does not name is still what the kernel said.
-        let name = known.map_or_else(|| format!("#{}", record.reason), str::to_owned);
+        let name = known.map_or_else(|| format_smolstr!("#{}", record.reason), SmolStr::new);
         return Some(Reason { name, from: ReasonFrom::Kernel });
     }
     if record.kind != kind::RST_SENT || matches!(record.hook, hook::NF_SEND_RESET | hook::NF_SEND_RESET6) {
         return None;
     }
     let name = if record.flags & flag::PACKET == 0 { active(record, site) } else { passive(record, site) };
-    name.map(|name| Reason { name: name.to_owned(), from: ReasonFrom::Inferred })
+    name.map(|name| Reason { name: SmolStr::new_static(name), from: ReasonFrom::Inferred })
 }
 
 /// The host's own decision (`tcp_send_active_reset`).
@@ -162,7 +163,7 @@ mod tests {
     use crate::diagnose::site::locate;
     use tcpwatch_common::state::{CLOSE_WAIT, ESTABLISHED, FIN_WAIT1};
 
-    fn inferred(record: &Record, stack: &[&'static str]) -> Option<String> {
+    fn inferred(record: &Record, stack: &[&'static str]) -> Option<SmolStr> {
         let reason = of(record, &locate(record, frames(stack)), &ReasonNames::default());
         assert!(reason.as_ref().is_none_or(|reason| reason.from == ReasonFrom::Inferred));
         reason.map(|reason| reason.name)

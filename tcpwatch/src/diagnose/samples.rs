@@ -93,5 +93,5 @@ pub(crate) fn memory(steps: &[(u8, u64)]) -> Memory {
 }
 
 pub(crate) fn kernel_reason(name: &str) -> Reason {
-    Reason { name: name.to_owned(), from: ReasonFrom::Kernel }
+    Reason { name: name.into(), from: ReasonFrom::Kernel }
 }

@@ -1,7 +1,7 @@
 //! Where in the kernel it was decided, and in whose context: read from the stack.
 
 use crate::event::TaskContext;
-use crate::kernel::symbols::{Symbols, is_plumbing};
+use crate::kernel::symbols::Symbols;
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{Record, flag, kind};
 use tcpwatch_common::state;
@@ -112,14 +112,13 @@ pub fn symbolise<'a>(record: &Record, symbols: &'a Symbols) -> Vec<Frame<'a>> {
     let count = (record.frames as usize).min(record.stack.len());
     let mut frames: Vec<Frame<'a>> = Vec::with_capacity(count);
     for &addr in &record.stack[..count] {
-        let Some(found) = symbols.resolve(addr) else { continue };
+        let Some(mut found) = symbols.find(addr) else { continue };
         // A return address at the very start of a function lies behind the last call of the one before it.
-        let named = match found {
-            (_, 0) if !frames.is_empty() => symbols.resolve(addr.wrapping_sub(1)).unwrap_or(found),
-            _ => found,
-        };
-        if !is_plumbing(named.0) {
-            frames.push(named);
+        if found.offset == 0 && !frames.is_empty() {
+            found = symbols.find(addr.wrapping_sub(1)).unwrap_or(found);
+        }
+        if !found.plumbing {
+            frames.push((found.name, found.offset));
         }
     }
     frames

@@ -2,7 +2,7 @@
 
 use super::site::Site;
 use crate::event::{HistoryStep, Reason};
-use tcpwatch_common::owner::{Memory, Step, end};
+use tcpwatch_common::owner::{Memory, STEPS, Step, end};
 use tcpwatch_common::record::{Record, flag};
 use tcpwatch_common::{hook, state};
 
@@ -49,8 +49,11 @@ pub fn last(memory: &Memory) -> Option<u8> {
 fn before_closing(memory: &Memory) -> Option<u8> {
     /// A FIN sent earlier than this was sent by `shutdown(SHUT_RDWR)`, which shuts both directions too.
     const SAME_CALL_NS: u64 = 1_000_000_000;
-    let steps: Vec<Step> = memory.history().filter(|step| step.state() != state::CLOSE).collect();
-    let [.., before, last] = steps[..] else { return before_close(memory) };
+    let (mut before, mut last) = (None, None);
+    for step in memory.history().filter(|step| step.state() != state::CLOSE) {
+        (before, last) = (last, Some(step));
+    }
+    let (Some(before), Some(last)) = (before, last) else { return before_close(memory) };
     let in_passing = memory.fin_by_close == 1
         && matches!(last.state(), state::FIN_WAIT1 | state::LAST_ACK)
         && memory.end_ns.saturating_sub(last.at_ns()) < SAME_CALL_NS;
@@ -77,18 +80,20 @@ pub fn began(record: &Record, site: &Site<'_>, reason: Option<&Reason>) -> Optio
 
 /// The states of the connection, oldest first, each until the next one and the last until `now_ns`.
 pub fn history(memory: &Memory, now_ns: u64) -> Vec<HistoryStep> {
-    let steps: Vec<Step> = memory.history().collect();
-    let mut history = Vec::with_capacity(steps.len());
-    for (i, step) in steps.iter().enumerate() {
-        let next = steps.get(i + 1);
+    let mut history = Vec::with_capacity(STEPS + 1);
+    let mut steps = memory.history().peekable();
+    let mut closed = None;
+    while let Some(step) = steps.next() {
+        let next = steps.peek();
         if step.state() == state::CLOSE && next.is_none() {
+            closed = Some(step);
             break;
         }
         let until = next.map_or(now_ns, |next| next.at_ns());
         push(&mut history, step.state(), step.at_ns(), until);
     }
     // The full socket closed; its minisock lived on.
-    if let Some(closed) = steps.last().filter(|step| step.state() == state::CLOSE) {
+    if let Some(closed) = closed {
         let (substate, until) = match memory.end {
             end::TIME_WAIT => (state::TIME_WAIT, now_ns),
             end::FIN_WAIT2 => (state::FIN_WAIT2, now_ns),

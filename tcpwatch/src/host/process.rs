@@ -5,6 +5,7 @@
 
 use super::cgroup::{self, Cgroups};
 use super::{Host, proc::Proc};
+use smol_str::SmolStr;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,19 +18,19 @@ const CAPACITY: usize = 8192;
 /// that was not there is not looked for again sooner either.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What is known about the process behind an owner. `None` is "not known".
+/// What is known about the process behind an owner. `None` is "not known". Cheap to clone: the texts are shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Described {
     /// Path of the program, as the process's own mount namespace has it.
-    pub exe: Option<String>,
+    pub exe: Option<SmolStr>,
     /// The program's file was removed or replaced since it started, as an upgrade does.
     pub exe_deleted: bool,
     /// What it does, as `ps` shows it: `R`, `S`, `D`, `T`, …; some moments old.
     pub state: Option<char>,
     /// Path below the cgroup mount.
-    pub cgroup: Option<String>,
+    pub cgroup: Option<SmolStr>,
     /// Id or name, see [`cgroup::container`].
-    pub container: Option<String>,
+    pub container: Option<SmolStr>,
 }
 
 /// The processes that were asked for, most lately used first to stay.
@@ -41,23 +42,24 @@ pub struct Processes {
     capacity: usize,
 }
 
-/// Pid and start time in ticks.
-type Identity = (u32, u64);
+/// Pid, start time in ticks, and the cgroup when it was learnt.
+type Identity = (u32, u64, u64);
 
 #[derive(Debug)]
 struct Entry {
     /// `None`: it was not there.
     found: Option<Found>,
+    described: Described,
     asked: Instant,
     used: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
-    exe: Option<String>,
+    exe: Option<SmolStr>,
     exe_deleted: bool,
     state: Option<char>,
-    cgroup: Option<String>,
+    cgroup: Option<SmolStr>,
 }
 
 impl Processes {
@@ -76,45 +78,25 @@ impl Processes {
         self.describe_at(owner, Instant::now())
     }
 
-    fn describe_at(&mut self, owner: &Owner, now: Instant) -> Described {
-        let by_id = self.cgroups.path(owner.cgroup, now).map(str::to_owned);
-        let found = self.find(owner, now);
-        let by_pid = found.and_then(|found| found.cgroup.as_deref());
-        let container = [by_id.as_deref(), by_pid].into_iter().flatten().find_map(cgroup::container);
-        // The id is of the moment when the socket was made, so it goes first, but on a host with v1 containers it only says
-        // that the process is in the root of the v2 tree.
-        let cgroup = match (&by_id, by_pid) {
-            (Some(path), _) if path != "/" => Some(path.as_str()),
-            (by_id, by_pid) => by_pid.or(by_id.as_deref()),
-        };
-        Described {
-            exe: found.and_then(|found| found.exe.clone()),
-            exe_deleted: found.is_some_and(|found| found.exe_deleted),
-            state: found.and_then(|found| found.state),
-            cgroup: cgroup.map(str::to_owned),
-            container: container.map(str::to_owned),
+    /// The same, for who knows the time and asks often: one look into a table for a process that was asked for lately.
+    pub fn describe_at(&mut self, owner: &Owner, now: Instant) -> Described {
+        let identity = (owner.pid, self.proc.ticks(owner.start_ns), owner.cgroup);
+        if let Some(entry) = self.known.get_mut(&identity)
+            && now.saturating_duration_since(entry.asked) < FRESH
+        {
+            entry.used = now;
+            return entry.described.clone();
         }
-    }
-
-    fn find(&mut self, owner: &Owner, now: Instant) -> Option<&Found> {
-        if owner.pid == 0 {
-            return None;
-        }
-        let identity = (owner.pid, self.proc.ticks(owner.start_ns));
-        if !self.known.contains_key(&identity) && self.known.len() >= self.capacity {
+        // What a process was stays true after its end.
+        let before = self.known.remove(&identity).and_then(|entry| entry.found);
+        let found = look(&self.proc, identity).or(before);
+        let by_id = self.cgroups.path(owner.cgroup, now);
+        let described = put_together(found.as_ref(), by_id);
+        if self.known.len() >= self.capacity {
             self.forget();
         }
-        let unknown = Entry { found: None, asked: now, used: now };
-        let fresh = |entry: &Entry| now.saturating_duration_since(entry.asked) < FRESH;
-        let known = self.known.contains_key(&identity);
-        let entry = self.known.entry(identity).or_insert(unknown);
-        if !known || !fresh(entry) {
-            // What a process was stays true after its end.
-            entry.found = look(&self.proc, identity).or(entry.found.take());
-            entry.asked = now;
-        }
-        entry.used = now;
-        entry.found.as_ref()
+        self.known.insert(identity, Entry { found, described: described.clone(), asked: now, used: now });
+        described
     }
 
     /// Drops the half that was not used for longest: one pass now and then instead of a list to keep in order.
@@ -131,25 +113,43 @@ impl Processes {
     }
 }
 
-fn look(proc: &Proc, (pid, start): Identity) -> Option<Found> {
+fn put_together(found: Option<&Found>, by_id: Option<&str>) -> Described {
+    let by_pid = found.and_then(|found| found.cgroup.as_deref());
+    let container = [by_id, by_pid].into_iter().flatten().find_map(cgroup::container);
+    // The id is of the moment when the socket was made, so it goes first, but on a host with v1 containers it only says
+    // that the process is in the root of the v2 tree.
+    let cgroup = match (by_id, by_pid) {
+        (Some(path), _) if path != "/" => Some(path),
+        (by_id, by_pid) => by_pid.or(by_id),
+    };
+    Described {
+        exe: found.and_then(|found| found.exe.clone()),
+        exe_deleted: found.is_some_and(|found| found.exe_deleted),
+        state: found.and_then(|found| found.state),
+        cgroup: cgroup.map(SmolStr::new),
+        container: container.map(SmolStr::new),
+    }
+}
+
+fn look(proc: &Proc, (pid, start, _): Identity) -> Option<Found> {
     let is_same = || proc.stat(pid).is_some_and(|stat| stat.start == start);
-    if !is_same() {
+    if pid == 0 || !is_same() {
         return None;
     }
     let exe = std::fs::read_link(proc.path(pid, "exe")).ok();
     let (exe, exe_deleted) = exe.as_deref().map(program).unzip();
-    let cgroup = proc.cgroup(pid).and_then(|text| cgroup::own_path(&text).map(str::to_owned));
+    let cgroup = proc.cgroup(pid).and_then(|text| cgroup::own_path(&text).map(SmolStr::new));
     // The pid may have changed hands while the files were read.
     let now = proc.stat(pid).filter(|stat| stat.start == start)?;
     Some(Found { exe, exe_deleted: exe_deleted.unwrap_or(false), state: Some(now.state), cgroup })
 }
 
 /// The kernel marks a file that has no name any more with a suffix.
-fn program(link: &Path) -> (String, bool) {
+fn program(link: &Path) -> (SmolStr, bool) {
     let link = link.to_string_lossy();
     match link.strip_suffix(" (deleted)") {
-        Some(path) => (path.to_owned(), true),
-        None => (link.into_owned(), false),
+        Some(path) => (path.into(), true),
+        None => (link.into(), false),
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
         let told = processes.describe(&owner(42, 50_000_000_000));
         assert_eq!(told.exe.as_deref(), Some("/usr/sbin/nginx"));
         assert!(!told.exe_deleted);
-        assert_eq!(told.cgroup, Some(format!("/system.slice/docker-{ID}.scope")));
+        assert_eq!(told.cgroup.as_deref(), Some(format!("/system.slice/docker-{ID}.scope").as_str()));
         assert_eq!(told.container.as_deref(), Some(ID));
         assert_eq!(processes.describe(&owner(42, 50_009_999_999)).exe, told.exe, "the same tick");
     }

@@ -3,13 +3,17 @@
 //! A kernel has 150 000 to 250 000 functions with its modules: all names lie in one string, and a sorted list of
 //! addresses points into it.
 
+use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::sync::OnceLock;
 
 /// No kernel function is longer. An address further behind the last symbol belongs to code that has none, such as a
 /// BPF program that was loaded later.
 const LONGEST_FUNCTION: u64 = 64 * 1024;
+
+/// Answers kept, a power of two: the paths to a reset are few, and a search among all functions takes longer than the rest
+/// of what an event costs.
+const KEPT: usize = 1024;
 
 /// Ends each name in the arena; no symbol contains it.
 const END: char = '\n';
@@ -17,7 +21,7 @@ const END: char = '\n';
 /// The function names of the running kernel.
 #[derive(Debug, Default)]
 pub struct Symbols {
-    table: OnceLock<Table>,
+    table: OnceCell<Table>,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +30,29 @@ struct Table {
     entries: Vec<(u64, u32)>,
     names: String,
     hidden: bool,
+    /// Answers, each at the place that its address gives it.
+    kept: Box<[Cell<Kept>]>,
+}
+
+/// An address and its answer; the address 0, which no function has, for an empty place.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    addr: u64,
+    offset: u64,
+    name_at: u32,
+    name_len: u32,
+    plumbing: bool,
+}
+
+/// The function that an address lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Without the compiler's suffixes.
+    pub name: &'a str,
+    /// From its start.
+    pub offset: u64,
+    /// See [`is_plumbing`].
+    pub plumbing: bool,
 }
 
 impl Symbols {
@@ -37,12 +64,12 @@ impl Symbols {
 
     /// A table that knows nothing.
     pub fn none() -> Self {
-        Self { table: OnceLock::from(Table { hidden: true, ..Table::default() }) }
+        Self { table: OnceCell::from(Table { hidden: true, ..Table::default() }) }
     }
 
     /// From text in the format of `/proc/kallsyms`.
     pub fn parse(text: impl BufRead) -> io::Result<Self> {
-        Ok(Self { table: OnceLock::from(Table::parse(text)?) })
+        Ok(Self { table: OnceCell::from(Table::parse(text)?) })
     }
 
     /// The kernel does not show addresses (`kernel.kptr_restrict`, no CAP_SYSLOG), or not at all.
@@ -52,7 +79,12 @@ impl Symbols {
 
     /// The function that an address lies in and the distance from its start. Compiler suffixes are folded away.
     pub fn resolve(&self, addr: u64) -> Option<(&str, u64)> {
-        self.table().resolve(addr)
+        self.find(addr).map(|found| (found.name, found.offset))
+    }
+
+    /// The same, with what the name means.
+    pub fn find(&self, addr: u64) -> Option<Found<'_>> {
+        self.table().find(addr)
     }
 
     fn table(&self) -> &Table {
@@ -79,6 +111,7 @@ impl Table {
         table.entries.shrink_to_fit();
         table.names.shrink_to_fit();
         table.hidden = table.entries.is_empty();
+        table.kept = vec![Cell::default(); KEPT].into();
         Ok(table)
     }
 
@@ -94,15 +127,29 @@ impl Table {
         self.entries.push((addr, at));
     }
 
-    fn resolve(&self, addr: u64) -> Option<(&str, u64)> {
+    fn find(&self, addr: u64) -> Option<Found<'_>> {
+        // The upper bits of the product depend on all bits of the address.
+        let place = addr.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - KEPT.ilog2());
+        let place = self.kept.get(place as usize)?;
+        let mut kept = place.get();
+        if kept.addr != addr || addr == 0 {
+            kept = self.search(addr)?;
+            place.set(kept);
+        }
+        let name = self.names.get(kept.name_at as usize..)?.get(..kept.name_len as usize)?;
+        Some(Found { name, offset: kept.offset, plumbing: kept.plumbing })
+    }
+
+    fn search(&self, addr: u64) -> Option<Kept> {
         let after = self.entries.partition_point(|(start, _)| *start <= addr);
-        let (start, at) = *self.entries.get(after.checked_sub(1)?)?;
+        let (start, name_at) = *self.entries.get(after.checked_sub(1)?)?;
         let offset = addr - start;
         if offset > LONGEST_FUNCTION {
             return None;
         }
-        let name = self.names.get(at as usize..)?.split(END).next()?;
-        Some((name, offset))
+        let name = self.names.get(name_at as usize..)?.split(END).next()?;
+        let name_len = u32::try_from(name.len()).ok()?;
+        Some(Kept { addr, offset, name_at, name_len, plumbing: is_plumbing(name) })
     }
 }
 
@@ -200,6 +247,10 @@ not a line at all
         assert_eq!(symbols.resolve(0xffffffff81a02801), Some(("inet_csk_reqsk_queue_drop", 1)));
         assert_eq!(symbols.resolve(0xffffffff81b00010), Some(("tcp_v4_send_reset", 16)));
         assert_eq!(symbols.resolve(0xffffffffc0001020), Some(("nf_send_reset", 32)), "a module's");
+        // More addresses than answers are kept: whether one is remembered or searched for makes no difference.
+        for offset in (0..4 * KEPT as u64).chain(0..4 * KEPT as u64) {
+            assert_eq!(symbols.resolve(0xffffffff81a01000 + offset), Some(("tcp_v4_rcv", offset)));
+        }
     }
 
     #[test]

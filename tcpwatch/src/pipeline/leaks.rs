@@ -50,7 +50,7 @@ impl Leaks {
 
     /// When it is time for a look: the leaks that are to be told now. One of each process, first when it is found and then
     /// each time that another `--close-wait-after` has passed.
-    pub(super) fn due(&mut self, live: &Live) -> Result<Vec<Leak>> {
+    pub(super) fn due(&mut self, live: &Live) -> Result<Vec<(Holder, Leak)>> {
         let now = Instant::now();
         if now < self.next {
             return Ok(Vec::new());
@@ -80,7 +80,7 @@ impl Leaks {
             leak.unread = sockets.unread(&self.host, &leak);
             leak.stack = live.keeps_read_stacks().then(|| self.stack(live, &leak).unwrap_or_default());
             self.told.insert(holder, Told { before: Before { count: leak.count, at_ns: mono_ns }, at: now });
-            due.push(leak);
+            due.push((holder, leak));
         }
         Ok(due)
     }

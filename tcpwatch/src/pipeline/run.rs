@@ -6,15 +6,15 @@
 use super::clock::Clock;
 use super::is_closed_pipe;
 use super::leaks::Leaks;
+use super::owners::{complete, describe, name_owners};
 use super::standing;
 use super::stop::Stop;
 use crate::cli::{Attach, Exit, WatchOptions};
 use crate::decode::{Raw, decode};
 use crate::diagnose::lately::{Around, Lately};
+use crate::diagnose::leak::Holder;
 use crate::diagnose::{self, Context as Meaning, lifetimes};
-use crate::event::{
-    self, CauseCount, Event, HookBooks, Lost, OwnerInfo, Reconciliation, Start, Summary, Tables,
-};
+use crate::event::{self, CauseCount, Event, HookBooks, Lost, Reconciliation, Start, Summary, Tables};
 use crate::host::books::Books;
 use crate::host::inet;
 use crate::host::netns::Namespace;
@@ -25,17 +25,17 @@ use crate::kernel::hooks::Rung;
 use crate::kernel::shape::Shape;
 use crate::kernel::symbols::Symbols;
 use crate::recording::Recorder;
-use crate::sink::Sink;
+use crate::sink::{Shown, Sink};
 use crate::source::{Live, Settings};
 use anyhow::{Result, bail};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::counters::HookCounters;
 use tcpwatch_common::hook;
-use tcpwatch_common::owner::Owner;
 
 /// Between two looks at an empty ring buffer: short enough to find the process of a short command still alive.
 const PACE: Duration = Duration::from_millis(20);
@@ -43,6 +43,8 @@ const PACE: Duration = Duration::from_millis(20);
 /// the host (its process, the settings of its namespace) can take milliseconds where both are new.
 const BATCH: usize = 4096;
 const TURN: Duration = Duration::from_millis(100);
+/// Records between two looks at the clock, which takes a tenth of what a record does.
+const CLOCK_PACE: u32 = 8;
 /// Between two looks at what was lost.
 const LOSS_PACE: Duration = Duration::from_secs(1);
 /// Longer than any program runs, unless its task has to wait for a CPU in the middle of it.
@@ -77,7 +79,10 @@ pub(super) struct Run {
     /// Records that are not shown, by hook: calls of `tcp_reset` that were no RSTs, what came while hooks were missing, and
     /// what came after the last event that `-c` asked for.
     unshown: BTreeMap<u8, u64>,
+    /// Events for which the reader had no room, by hook: lost like those for which the ring buffer had none.
+    untaken: BTreeMap<u8, u64>,
     malformed: u64,
+    /// Losses that were told, of either kind.
     lost: BTreeMap<u8, u64>,
     recorder: Option<Recorder>,
     lately: Lately,
@@ -89,6 +94,8 @@ pub(super) struct Run {
     missed: u64,
     /// `None`: leaks were not asked for.
     leaks: Option<Leaks>,
+    /// Leaks that the reader is still to be told of, the latest of each process.
+    untold: VecDeque<(Holder, Event)>,
     /// Settings of the namespaces that have events.
     settings: inet::Cache,
     host: Host,
@@ -170,6 +177,7 @@ impl Run {
             since: now.mono_ns,
             until: u64::MAX,
             unshown: BTreeMap::new(),
+            untaken: BTreeMap::new(),
             malformed: 0,
             lost: BTreeMap::new(),
             recorder: Recorder::from_environment()?,
@@ -178,6 +186,7 @@ impl Run {
             missed: 0,
             leaks: (options.deliver & deliver::LEAK != 0)
                 .then(|| Leaks::new(host, options.filter, options.close_wait_after, look.close_wait)),
+            untold: VecDeque::new(),
             settings: inet::Cache::new(host),
             rest: std::mem::take(&mut look.rest),
             host: host.clone(),
@@ -249,6 +258,7 @@ impl Run {
             processes,
             causes,
             unshown,
+            untaken,
             malformed,
             lately,
             shown,
@@ -279,7 +289,15 @@ impl Run {
             .map_or(BATCH, |count| BATCH.min(usize::try_from(count.saturating_sub(*shown)).unwrap_or(BATCH)));
         let mut written = Ok(());
         let mut recorded = Ok(());
-        let mut go_on = || Instant::now() < until;
+        let now = Cell::new(Instant::now());
+        let mut count = 0_u32;
+        let mut go_on = || {
+            if count.is_multiple_of(CLOCK_PACE) {
+                now.set(Instant::now());
+            }
+            count += 1;
+            now.get() < until
+        };
         let drained = live.drain(limit, &mut go_on, |bytes| {
             if written.is_err() {
                 return;
@@ -289,7 +307,7 @@ impl Run {
             {
                 recorded = Err(error);
             }
-            let event = match decode(bytes) {
+            let (hook, event) = match decode(bytes) {
                 Ok(Raw::Event(record)) if !attached.contains(&record.mono_ns) => {
                     *unshown.entry(record.hook).or_default() += 1;
                     return;
@@ -304,25 +322,30 @@ impl Run {
                     let settings = settings.settings(record.flow.netns, resident).unwrap_or_default();
                     let around = Around { settings, ..lately.around(&record, &meaning.around) };
                     match diagnose::interpret(&record, &Meaning { around, ..meaning }) {
-                        Some(event) => event,
+                        Some(event) => (record.hook, event),
                         None => {
                             *unshown.entry(record.hook).or_default() += 1;
                             return;
                         }
                     }
                 }
-                Ok(Raw::State(record)) => diagnose::interpret_state(&record, &meaning),
+                Ok(Raw::State(record)) => (record.hook, diagnose::interpret_state(&record, &meaning)),
                 Err(_) => {
                     *malformed += 1;
                     return;
                 }
             };
-            let event = complete(event, processes);
-            if let Some(cause) = &event.cause {
-                *causes.entry(cause.id).or_default() += event.count;
+            let event = complete(event, processes, now.get());
+            match sink.event(&event) {
+                Ok(Shown::Yes) => {
+                    if let Some(cause) = &event.cause {
+                        *causes.entry(cause.id).or_default() += event.count;
+                    }
+                    *shown += 1;
+                }
+                Ok(Shown::No) => *untaken.entry(hook).or_default() += 1,
+                Err(error) => written = Err(error),
             }
-            *shown += 1;
-            written = sink.event(&event);
         });
         written?;
         recorded?;
@@ -352,14 +375,24 @@ impl Run {
         let Some(leaks) = &mut self.leaks else { return Ok(()) };
         let due = leaks.due(&self.live)?;
         let clock = Clock::read();
-        for leak in due {
+        for (holder, leak) in due {
             let event = diagnose::leaked(&leak, clock.mono_ns, clock.wall_ns);
-            let event = complete(event, &mut self.processes);
+            self.untold.retain(|(other, _)| *other != holder);
+            self.untold.push_back((holder, complete(event, &mut self.processes, Instant::now())));
+        }
+        self.tell_leaks(sink)
+    }
+
+    fn tell_leaks(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        while let Some((_, event)) = self.untold.front() {
+            if sink.event(event)? == Shown::No {
+                break;
+            }
             if let Some(cause) = &event.cause {
                 *self.causes.entry(cause.id).or_default() += 1;
             }
             self.shown += 1;
-            sink.event(&event)?;
+            self.untold.pop_front();
         }
         Ok(())
     }
@@ -370,16 +403,19 @@ impl Run {
         self.forgotten = self.live.tables().dead_forgotten;
         self.missed = self.live.missed().iter().map(|(_, missed)| missed).sum();
         for (id, counters) in self.live.counters()? {
-            let known = self.lost.entry(id).or_default();
-            if counters.lost > *known {
-                let count = counters.lost - *known;
-                *known = counters.lost;
-                sink.lost(&Lost {
-                    mono_ns: clock.mono_ns,
-                    time_ns: clock.wall_ns,
-                    hook: hook::name(id).unwrap_or("unnamed").to_owned(),
-                    count,
-                })?;
+            let all = counters.lost + self.untaken.get(&id).copied().unwrap_or(0);
+            let told = self.lost.entry(id).or_default();
+            if all <= *told {
+                continue;
+            }
+            let lost = Lost {
+                mono_ns: clock.mono_ns,
+                time_ns: clock.wall_ns,
+                hook: hook::name(id).unwrap_or("unnamed").to_owned(),
+                count: all - *told,
+            };
+            if sink.lost(&lost)? == Shown::Yes {
+                *told = all;
             }
         }
         Ok(())
@@ -407,7 +443,7 @@ impl Run {
         })?;
         let mut rows = admitted.rows(LIFETIMES);
         for owner in rows.iter_mut().filter_map(|row| row.owner.as_mut()) {
-            describe(owner, &mut self.processes);
+            describe(owner, &mut self.processes, Instant::now());
         }
         Ok(rows)
     }
@@ -450,11 +486,14 @@ impl Run {
         }
         let missed: BTreeMap<u8, u64> = self.live.missed().into_iter().collect();
         self.live.close()?;
+        sink.closing();
         self.empty(options, sink)?;
         let counters = self.settle()?;
         self.empty(options, sink)?;
         self.report_losses(sink)?;
+        self.tell_leaks(sink)?;
         let lost = counters.iter().map(|(_, row)| row.lost).sum::<u64>()
+            + self.untaken.values().sum::<u64>()
             + missed.values().sum::<u64>()
             + self.malformed;
         let clock = Clock::read();
@@ -472,10 +511,12 @@ impl Run {
                 .into_iter()
                 .filter(|(id, row)| row.seen != 0 || missed.contains_key(id))
                 .map(|(id, mut row)| {
-                    // It was handed over all the same.
-                    let unshown = self.unshown.get(&id).copied().unwrap_or(0);
-                    row.delivered = row.delivered.saturating_sub(unshown);
+                    // These were handed over all the same.
+                    let of = |all: &BTreeMap<u8, u64>| all.get(&id).copied().unwrap_or(0);
+                    let (unshown, untaken) = (of(&self.unshown), of(&self.untaken));
+                    row.delivered = row.delivered.saturating_sub(unshown + untaken);
                     row.filtered += unshown;
+                    row.lost += untaken;
                     HookBooks {
                         name: hook::name(id).unwrap_or("unnamed").to_owned(),
                         counters: row,
@@ -507,42 +548,6 @@ impl Run {
             eprintln!("tcpwatch: {} records could not be read: please report this as a bug", self.malformed);
         }
         Ok(if options.strict && lost != 0 { Exit::Lost } else { Exit::Ok })
-    }
-}
-
-/// What the host knows and the record does not: the owner's program and container, and whether it can work at all.
-fn complete(mut event: Event, processes: &mut Processes) -> Event {
-    let state = event.owner.as_mut().and_then(|owner| describe(owner, processes));
-    if let Some(state) = state {
-        diagnose::at_a_halt(&mut event, state);
-    }
-    event
-}
-
-fn name_owners(all: &mut [event::Standing], processes: &mut Processes) {
-    let listeners = all.iter_mut().flat_map(|standing| &mut standing.listeners);
-    listeners.filter_map(|listener| listener.owner.as_mut()).for_each(|owner| {
-        describe(owner, processes);
-    });
-}
-
-/// Fills in what is known of a process; gives what it does just now.
-fn describe(owner: &mut OwnerInfo, processes: &mut Processes) -> Option<char> {
-    let described = processes.describe(&wire(owner));
-    owner.exe = described.exe;
-    owner.cgroup = described.cgroup;
-    owner.container = described.container;
-    described.state
-}
-
-/// The owner as the process table takes it.
-fn wire(owner: &OwnerInfo) -> Owner {
-    Owner {
-        start_ns: owner.start_ns,
-        cgroup: owner.cgroup_id,
-        pid: owner.pid.unwrap_or(0),
-        uid: owner.uid,
-        ..Owner::default()
     }
 }
 

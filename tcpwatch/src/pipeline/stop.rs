@@ -32,7 +32,7 @@ impl Signals {
 /// The first signal ends a run in order, a second one at once: what the kernel holds of tcpwatch goes with the process.
 pub(super) struct Stop {
     pub(super) signals: Signals,
-    /// Set with the first signal, for the start, which awaits nothing.
+    /// Set with the first signal, for the start and the end, which await nothing.
     pub(super) asked: Arc<AtomicBool>,
 }
 
@@ -40,7 +40,7 @@ impl Stop {
     pub(super) fn new() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         let set = Arc::clone(&asked);
-        // A thread of its own: the loop may hang in a write to a reader that stalls.
+        // A thread of its own: the end may wait for a reader that stalls.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let signals = Signals::new()?;
         let listen = async move {

@@ -4,11 +4,11 @@
 mod schema;
 mod text;
 
-use super::Sink;
 use super::text::TextOptions;
+use super::{Out, Shown, Sink, Weight};
 use crate::event::{Event, Lost, Standing, Start, Summary};
 use crate::verdict::Collector;
-use std::io::{self, Write};
+use std::io;
 
 /// How to show it.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +20,8 @@ pub enum Form {
 
 /// Gathers events.
 #[derive(Debug)]
-pub struct DiagnosisSink<W> {
-    out: W,
+pub struct DiagnosisSink<O> {
+    out: O,
     form: Form,
     collector: Collector,
     start: Option<Start>,
@@ -30,25 +30,33 @@ pub struct DiagnosisSink<W> {
     answered: bool,
 }
 
-impl<W: Write> DiagnosisSink<W> {
-    /// A sink that writes to `out`; give it a buffered writer.
-    pub fn new(out: W, form: Form) -> Self {
+impl<O: Out> DiagnosisSink<O> {
+    /// A sink that writes to `out`.
+    pub fn new(out: O, form: Form) -> Self {
         Self { out, form, collector: Collector::default(), start: None, lost: 0, answered: false }
     }
 }
 
-impl<W: Write> Sink for DiagnosisSink<W> {
+impl<O: Out> DiagnosisSink<O> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.put(bytes, Weight::Must)?;
+        Ok(())
+    }
+}
+
+impl<O: Out> Sink for DiagnosisSink<O> {
     fn start(&mut self, start: &Start) -> io::Result<()> {
         self.start = Some(start.clone());
-        match self.form {
-            Form::Text(options) => text::start(&mut self.out, options, start),
-            Form::Json => Ok(()),
-        }
+        let Form::Text(options) = self.form else { return Ok(()) };
+        let mut page = Vec::new();
+        text::start(&mut page, options, start)?;
+        self.put(&page)?;
+        self.out.flush()
     }
 
-    fn event(&mut self, event: &Event) -> io::Result<()> {
+    fn event(&mut self, event: &Event) -> io::Result<Shown> {
         self.collector.take(event);
-        Ok(())
+        Ok(Shown::Yes)
     }
 
     fn judges(&self) -> bool {
@@ -61,26 +69,32 @@ impl<W: Write> Sink for DiagnosisSink<W> {
             return Ok(());
         }
         let found = self.collector.verdicts(0, &[]);
+        let mut page = Vec::new();
         match self.form {
-            Form::Text(options) => text::found(&mut self.out, options, &found)?,
-            Form::Json => schema::found(&mut self.out, self.start.as_ref(), &found)?,
+            Form::Text(options) => text::found(&mut page, options, &found)?,
+            Form::Json => schema::found(&mut page, self.start.as_ref(), &found)?,
         }
+        self.put(&page)?;
         self.out.flush()
     }
 
-    fn lost(&mut self, lost: &Lost) -> io::Result<()> {
+    fn lost(&mut self, lost: &Lost) -> io::Result<Shown> {
         self.lost += lost.count;
-        Ok(())
+        Ok(Shown::Yes)
+    }
+
+    fn closing(&mut self) {
+        self.out.closing();
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
         let verdicts = self.collector.finish(summary);
+        let mut page = Vec::new();
         match self.form {
-            Form::Text(options) => text::diagnosis(&mut self.out, options, &verdicts, summary, self.lost),
-            Form::Json => {
-                schema::diagnosis(&mut self.out, self.start.as_ref(), &verdicts, summary, self.lost)
-            }
+            Form::Text(options) => text::diagnosis(&mut page, options, &verdicts, summary, self.lost)?,
+            Form::Json => schema::diagnosis(&mut page, self.start.as_ref(), &verdicts, summary, self.lost)?,
         }
+        self.put(&page)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,45 +1,64 @@
 //! JSON lines: one object a line, version 1 of the public schema.
 
+mod line;
 pub mod schema;
 
-use super::Sink;
+use super::{Out, Shown, Sink, Weight, weight};
 use crate::event::{Event, Lost, Start, Summary};
+use line::Line;
 use serde::Serialize;
-use std::io::{self, Write};
+use std::io;
 
 /// Writes one object a line.
 #[derive(Debug)]
-pub struct JsonSink<W> {
-    out: W,
+pub struct JsonSink<O> {
+    out: O,
+    /// The line at hand. Kept, so that an event costs no allocation.
+    line: Vec<u8>,
 }
 
-impl<W: Write> JsonSink<W> {
-    /// A sink that writes to `out`; give it a buffered writer.
-    pub fn new(out: W) -> Self {
-        Self { out }
+impl<O: Out> JsonSink<O> {
+    /// A sink that writes to `out`.
+    pub fn new(out: O) -> Self {
+        Self { out, line: Vec::with_capacity(1024) }
     }
 
-    fn line(&mut self, object: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, object)?;
-        self.out.write_all(b"\n")
+    fn line(&mut self, object: &impl Serialize, weight: Weight) -> io::Result<Shown> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, object)?;
+        self.put(weight)
+    }
+
+    /// The line goes out, as a whole or not at all.
+    fn put(&mut self, weight: Weight) -> io::Result<Shown> {
+        self.line.push(b'\n');
+        self.out.put(&self.line, weight)
     }
 }
 
-impl<W: Write> Sink for JsonSink<W> {
+impl<O: Out> Sink for JsonSink<O> {
     fn start(&mut self, start: &Start) -> io::Result<()> {
-        self.line(&schema::Start::from(start))
+        self.line(&schema::Start::from(start), Weight::Must)?;
+        Ok(())
     }
 
-    fn event(&mut self, event: &Event) -> io::Result<()> {
-        self.line(&schema::Event::from(event))
+    fn event(&mut self, event: &Event) -> io::Result<Shown> {
+        self.line.clear();
+        schema::Event::from(event).serialize(Line(&mut self.line))?;
+        self.put(weight(event))
     }
 
-    fn lost(&mut self, lost: &Lost) -> io::Result<()> {
-        self.line(&schema::Lost::from(lost))
+    fn lost(&mut self, lost: &Lost) -> io::Result<Shown> {
+        self.line(&schema::Lost::from(lost), Weight::Note)
+    }
+
+    fn closing(&mut self) {
+        self.out.closing();
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        self.line(&schema::Summary::from(summary))
+        self.line(&schema::Summary::from(summary), Weight::Must)?;
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -52,7 +71,7 @@ mod tests {
     use super::*;
     use crate::event::{EventKind, HookStatus};
 
-    fn written(write: impl FnOnce(&mut JsonSink<&mut Vec<u8>>)) -> serde_json::Value {
+    fn written<T>(write: impl FnOnce(&mut JsonSink<&mut Vec<u8>>) -> T) -> serde_json::Value {
         let mut out = Vec::new();
         write(&mut JsonSink::new(&mut out));
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");

@@ -4,9 +4,10 @@
 pub(super) mod books;
 pub(super) mod layout;
 
-use super::{Sink, time};
+use super::{Out, Shown, Sink, Weight, time, weight};
 use crate::event::{Certainty, Event, EventKind, Lost, ReasonFrom, Start, Summary};
-use layout::{WIDTH, wrap};
+use layout::{WIDTH, letters, wrap};
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 
 /// What the user chose.
@@ -25,50 +26,113 @@ const MISSING_SHOWN: usize = 3;
 
 /// Writes for a human.
 #[derive(Debug)]
-pub struct TextSink<W> {
-    out: W,
-    options: TextOptions,
+pub struct TextSink<O> {
+    out: O,
     header_shown: bool,
+    page: Page,
 }
 
-impl<W: Write> TextSink<W> {
-    /// A sink that writes to `out`; give it a buffered writer.
-    pub fn new(out: W, options: TextOptions) -> Self {
-        Self { out, options, header_shown: false }
+impl<O: Out> TextSink<O> {
+    /// A sink that writes to `out`.
+    pub fn new(out: O, options: TextOptions) -> Self {
+        Self {
+            out,
+            header_shown: false,
+            page: Page { bytes: Vec::with_capacity(1024), words: Vec::new(), options },
+        }
     }
 
-    /// Starts a colour, by the number of its escape sequence.
+    /// What is on the page goes out, as a whole or not at all.
+    fn put(&mut self, weight: Weight) -> io::Result<Shown> {
+        self.out.put(&self.page.bytes, weight)
+    }
+}
+
+impl<O: Out> Sink for TextSink<O> {
+    fn start(&mut self, start: &Start) -> io::Result<()> {
+        self.page.bytes.clear();
+        self.page.start(start)?;
+        self.put(Weight::Must)?;
+        self.out.flush()
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<Shown> {
+        self.page.bytes.clear();
+        if !self.header_shown {
+            self.page.header()?;
+        }
+        self.page.event(event)?;
+        let shown = self.put(weight(event))?;
+        self.header_shown |= shown == Shown::Yes;
+        Ok(shown)
+    }
+
+    fn lost(&mut self, lost: &Lost) -> io::Result<Shown> {
+        self.page.bytes.clear();
+        self.page.lost(lost)?;
+        self.put(Weight::Note)
+    }
+
+    fn closing(&mut self) {
+        self.out.closing();
+    }
+
+    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        self.page.bytes.clear();
+        books::write(&mut self.page.bytes, summary)?;
+        self.put(Weight::Must)?;
+        self.out.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Lines that belong together. Kept from event to event, so that a transition costs no allocation.
+#[derive(Debug)]
+struct Page {
+    bytes: Vec<u8>,
+    /// A sentence that is to be wrapped.
+    words: Vec<u8>,
+    options: TextOptions,
+}
+
+impl Page {
+    /// Starts and ends a colour, by the number of its escape sequence.
     fn paint(&self, code: &'static str) -> (&'static str, &'static str) {
-        if self.options.color { (code, "\x1b[0m") } else { ("", "") }
+        if self.options.color && !code.is_empty() { (code, "\x1b[0m") } else { ("", "") }
     }
 
     fn header(&mut self) -> io::Result<()> {
-        if self.header_shown {
-            return Ok(());
-        }
-        self.header_shown = true;
+        const COLUMNS: [&str; 8] =
+            ["TIME (UTC)", "EVENT", "PID", "COMM", "LADDR:LPORT", "RADDR:RPORT", "STATE", "REASON"];
         let (on, off) = self.paint("\x1b[1m");
-        let columns = row(&COLUMNS.map(str::to_owned));
-        writeln!(self.out, "{on}{columns}{off}")
+        write!(self.bytes, "{on}")?;
+        let mut row = Row::new(&mut self.bytes);
+        COLUMNS.iter().try_for_each(|column| row.cell(column))?;
+        row.end();
+        writeln!(self.bytes, "{off}")
     }
 
     /// Lines under an event, indented, wrapped.
-    fn under(&mut self, first: &str, text: &str, color: &'static str) -> io::Result<()> {
+    fn under(&mut self, first: &str, text: impl Display, color: &'static str) -> io::Result<()> {
         let (on, off) = self.paint(color);
-        let hang = " ".repeat(first.len());
-        for (i, line) in wrap(text, WIDTH - first.len()).iter().enumerate() {
-            let lead = if i == 0 { first } else { &hang };
-            writeln!(self.out, "{lead}{on}{line}{off}")?;
+        self.words.clear();
+        write!(self.words, "{text}")?;
+        // Formatted text is UTF-8.
+        let words = str::from_utf8(&self.words).unwrap_or_default();
+        for (i, line) in wrap(words, WIDTH - first.len()).enumerate() {
+            let lead = if i == 0 { first } else { "" };
+            writeln!(self.bytes, "{lead:0$}{on}{line}{off}", first.len())?;
         }
         Ok(())
     }
-}
 
-impl<W: Write> Sink for TextSink<W> {
     fn start(&mut self, start: &Start) -> io::Result<()> {
         let attached = start.hooks.iter().filter(|hook| hook.attached.is_ok()).count();
         writeln!(
-            self.out,
+            self.bytes,
             "tcpwatch {} on Linux {}, {}: {attached} of {} hooks attached. Ctrl-C ends with a summary.",
             start.version,
             start.kernel,
@@ -87,43 +151,33 @@ impl<W: Write> Sink for TextSink<W> {
                 let why = hook.attached.as_ref().err().map_or("", String::as_str);
                 let blind =
                     hook.sees.as_deref().map(|sees| format!("; not seen: {sees}")).unwrap_or_default();
-                self.under("  no ", &format!("{}: {why}{blind}", hook.name), "\x1b[33m")?;
+                self.under("  no ", format_args!("{}: {why}{blind}", hook.name), "\x1b[33m")?;
             }
         }
-        self.under("", LEGEND, "\x1b[2m")?;
-        self.out.flush()
+        self.under("", LEGEND, "\x1b[2m")
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        self.header()?;
-        let mut cells = cells(event);
-        let mut line = row(&cells);
-        // Rather under the line than over the edge. A transition is nothing without its end.
-        let reason = match event.kind {
-            EventKind::State => None,
-            _ if line.chars().count() <= WIDTH => None,
-            _ => cells.last_mut().map(std::mem::take),
-        };
-        if reason.is_some() {
-            line = row(&cells);
-        }
-        let color = match event.kind {
+        let (on, off) = self.paint(match event.kind {
             EventKind::RstSent | EventKind::RstReceived => "\x1b[31m",
             EventKind::ListenDrop | EventKind::TwOverflow | EventKind::CloseWaitLeak => "\x1b[33m",
             _ => "",
-        };
-        let (on, off) = if color.is_empty() { ("", "") } else { self.paint(color) };
-        writeln!(self.out, "{on}{line}{off}")?;
-        if let Some(reason) = reason {
-            self.under("     reason: ", &reason, "")?;
+        });
+        write!(self.bytes, "{on}")?;
+        let mut row = Row::new(&mut self.bytes);
+        let fits = cells(&mut row, event)?;
+        writeln!(self.bytes, "{off}")?;
+        if !fits {
+            self.under("     reason: ", verdict(event), "")?;
         }
         if let Some(cause) = &event.cause {
-            let sure = match cause.certainty {
-                Certainty::Certain => String::new(),
-                Certainty::Unknown => "no evidence: ".to_owned(),
-                other => format!("{}: ", other.name()),
+            let (word, colon) = match cause.certainty {
+                Certainty::Certain => ("", ""),
+                Certainty::Unknown => ("no evidence", ": "),
+                other => (other.name(), ": "),
             };
-            self.under("  => ", &format!("{}: {sure}{}", cause.id, cause.summary), "\x1b[1m")?;
+            let text = format_args!("{}: {word}{colon}{}", cause.id, cause.summary);
+            self.under("  => ", text, "\x1b[1m")?;
             for evidence in &cause.evidence {
                 self.under("     - ", evidence, "")?;
             }
@@ -131,12 +185,15 @@ impl<W: Write> Sink for TextSink<W> {
                 self.under("     fix: ", fix, "\x1b[32m")?;
             }
         }
-        if !event.history.is_empty() {
-            let steps: Vec<String> = event.history.iter().map(layout::step).collect();
-            self.under("     was: ", &steps.join(", "), "\x1b[2m")?;
+        if let [first, rest @ ..] = &event.history[..] {
+            let steps = fmt::from_fn(|f| {
+                write!(f, "{}", layout::step(first))?;
+                rest.iter().try_for_each(|step| write!(f, ", {}", layout::step(step)))
+            });
+            self.under("     was: ", steps, "\x1b[2m")?;
         }
         for frame in event.stack.iter().flatten() {
-            writeln!(self.out, "       {frame}")?;
+            writeln!(self.bytes, "       {frame}")?;
         }
         Ok(())
     }
@@ -144,46 +201,60 @@ impl<W: Write> Sink for TextSink<W> {
     fn lost(&mut self, lost: &Lost) -> io::Result<()> {
         let (on, off) = self.paint("\x1b[1;31m");
         writeln!(
-            self.out,
+            self.bytes,
             "{on}{} LOST {} events of {}: they came faster than they could be read{off}",
             time::clock(lost.time_ns),
             lost.count,
             lost.hook
         )
     }
-
-    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        books::write(&mut self.out, summary)?;
-        self.out.flush()
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }
-
-const COLUMNS: [&str; 8] =
-    ["TIME (UTC)", "EVENT", "PID", "COMM", "LADDR:LPORT", "RADDR:RPORT", "STATE", "REASON"];
 
 /// The columns. Each but the last takes at least its width; a longer value pushes the rest to the right and is never
 /// cut, for a cut address is worse than a crooked line.
-fn row(cells: &[String; 8]) -> String {
-    const WIDTHS: [usize; 8] = [12, 7, 7, 10, 18, 18, 11, 0];
-    let mut line = String::with_capacity(WIDTH);
-    let mut due = 0;
-    for (cell, width) in cells.iter().zip(WIDTHS) {
-        line.push_str(cell);
-        // A long cell may use up the room that the next one leaves.
-        due += width + 1;
-        let used = line.chars().count();
-        line.push_str(&" ".repeat(due.saturating_sub(used).max(1)));
-    }
-    line.truncate(line.trim_end().len());
-    line
+struct Row<'a> {
+    bytes: &'a mut Vec<u8>,
+    start: usize,
+    column: usize,
+    /// Where the next cell begins if none before it is too long.
+    due: usize,
 }
 
-fn cells(event: &Event) -> [String; 8] {
-    let label = match event.kind {
+impl<'a> Row<'a> {
+    const WIDTHS: [usize; 8] = [12, 7, 7, 10, 18, 18, 11, 0];
+
+    fn new(bytes: &'a mut Vec<u8>) -> Self {
+        let start = bytes.len();
+        Self { bytes, start, column: 0, due: 0 }
+    }
+
+    fn letters(&self) -> usize {
+        letters(&self.bytes[self.start..])
+    }
+
+    fn cell(&mut self, cell: impl Display) -> io::Result<()> {
+        if self.column > 0 {
+            // A long cell may use up the room that the next one leaves.
+            let room = self.due.saturating_sub(self.letters()).max(1);
+            self.bytes.resize(self.bytes.len() + room, b' ');
+        }
+        self.due += Self::WIDTHS.get(self.column).unwrap_or(&0) + 1;
+        self.column += 1;
+        write!(self.bytes, "{cell}")
+    }
+
+    /// Nothing but cells counts.
+    fn end(&mut self) {
+        let end = self.bytes.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+        self.bytes.truncate(end.max(self.start));
+    }
+}
+
+/// Fills the row. False: the last column did not fit and is to stand under the line, rather there than over the edge. A
+/// transition is nothing without its end.
+fn cells(row: &mut Row<'_>, event: &Event) -> io::Result<bool> {
+    row.cell(time::clock(event.time_ns))?;
+    row.cell(match event.kind {
         EventKind::RstSent => "RST-OUT",
         EventKind::RstReceived => "RST-IN",
         EventKind::ListenDrop => "LISTEN",
@@ -192,42 +263,61 @@ fn cells(event: &Event) -> [String; 8] {
         EventKind::Drop => "DROP",
         EventKind::State => "STATE",
         EventKind::Retransmit => "RETRANS",
+    })?;
+    let owner = event.owner.as_ref();
+    let mark = match owner.map(|owner| owner.how) {
+        Some("dead") => "*",
+        Some("listener") => "?",
+        _ => "",
     };
-    let dash = || "-".to_owned();
-    let pid = event.owner.as_ref().map_or_else(dash, |owner| {
-        let mark = match owner.how {
-            "dead" => "*",
-            "listener" => "?",
-            _ => "",
-        };
-        owner.pid.map_or_else(|| format!("-{mark}"), |pid| format!("{pid}{mark}"))
-    });
-    let comm = event.owner.as_ref().map_or_else(dash, |owner| owner.comm.clone());
-    let local = event.local.map_or_else(dash, |local| local.to_string());
-    let remote = event.remote.map_or_else(dash, |remote| remote.to_string());
-    let (state, reason) = if event.kind == EventKind::State { transition(event) } else { verdict(event) };
-    [time::clock(event.time_ns), label.to_owned(), pid, comm, local, remote, state, reason]
-}
-
-fn transition(event: &Event) -> (String, String) {
-    let since = event.for_us.map(|us| format!(" after {}", layout::span(us))).unwrap_or_default();
-    let old = event.old_state.unwrap_or("-").to_owned();
-    (old, format!("-> {}{since}", event.new_state.unwrap_or("-")))
-}
-
-fn verdict(event: &Event) -> (String, String) {
-    let mut last = match (&event.reason, &event.listen) {
-        (Some(reason), _) if reason.from == ReasonFrom::Inferred => format!("~{}", reason.name),
-        (Some(reason), _) => reason.name.clone(),
-        (None, Some(listen)) => {
-            format!("{}/{}", listen.queue.map_or("-", crate::event::Queue::name), listen.action.name())
-        }
-        (None, None) => "-".to_owned(),
-    };
-    if event.count > 1 {
-        last.push_str(&format!(" x{}", event.count));
+    match owner.and_then(|owner| owner.pid) {
+        Some(pid) => row.cell(format_args!("{pid}{mark}"))?,
+        None => row.cell(format_args!("-{mark}"))?,
     }
-    (event.state.unwrap_or("-").to_owned(), last)
+    row.cell(owner.map_or("-", |owner| owner.comm.as_str()))?;
+    for end in [event.local, event.remote] {
+        match end {
+            Some(end) => row.cell(end)?,
+            None => row.cell("-")?,
+        }
+    }
+    if event.kind == EventKind::State {
+        row.cell(event.old_state.unwrap_or("-"))?;
+        row.cell(transition(event))?;
+        row.end();
+        return Ok(true);
+    }
+    row.cell(event.state.unwrap_or("-"))?;
+    let without = row.bytes.len();
+    row.cell(verdict(event))?;
+    row.end();
+    let fits = row.letters() <= WIDTH;
+    if !fits {
+        row.bytes.truncate(without);
+    }
+    Ok(fits)
+}
+
+fn transition(event: &Event) -> impl Display {
+    fmt::from_fn(move |f| {
+        write!(f, "-> {}", event.new_state.unwrap_or("-"))?;
+        event.for_us.map_or(Ok(()), |us| write!(f, " after {}", layout::span(us)))
+    })
+}
+
+fn verdict(event: &Event) -> impl Display {
+    fmt::from_fn(move |f| {
+        match (&event.reason, &event.listen) {
+            (Some(reason), _) if reason.from == ReasonFrom::Inferred => write!(f, "~{}", reason.name)?,
+            (Some(reason), _) => f.write_str(&reason.name)?,
+            (None, Some(listen)) => {
+                let queue = listen.queue.map_or("-", crate::event::Queue::name);
+                write!(f, "{queue}/{}", listen.action.name())?;
+            }
+            (None, None) => f.write_str("-")?,
+        }
+        if event.count > 1 { write!(f, " x{}", event.count) } else { Ok(()) }
+    })
 }
 
 #[cfg(test)]
@@ -261,7 +351,7 @@ mod tests {
         let mut event = event();
         event.owner = Some(OwnerInfo {
             pid: Some(812),
-            comm: "redis-cli".to_owned(),
+            comm: "redis-cli".into(),
             exe: None,
             uid: 0,
             cgroup: None,
@@ -285,7 +375,7 @@ mod tests {
         let mut event = event();
         event.state = Some("ESTABLISHED");
         event.reason =
-            Some(crate::event::Reason { name: "TCP_ABORT_ON_CLOSE".to_owned(), from: ReasonFrom::Kernel });
+            Some(crate::event::Reason { name: "TCP_ABORT_ON_CLOSE".into(), from: ReasonFrom::Kernel });
         let text = shown(&event);
         assert!(text.ends_with(" ESTABLISHED\n     reason: TCP_ABORT_ON_CLOSE\n"), "{text}");
     }

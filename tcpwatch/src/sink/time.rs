@@ -12,22 +12,60 @@ struct Civil {
     nanos: u64,
 }
 
+/// A moment in letters, of which there are always as many; made for each event, so without a heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp<const N: usize>([u8; N]);
+
+impl<const N: usize> Stamp<N> {
+    /// From a form in which each run of `#` stands for the digits of one number.
+    fn new(form: &[u8; N], numbers: &[u64]) -> Self {
+        let mut text = *form;
+        let mut numbers = numbers.iter().rev();
+        let mut number = 0;
+        let mut inside = false;
+        for letter in text.iter_mut().rev() {
+            let digit = *letter == b'#';
+            if digit {
+                if !inside {
+                    number = numbers.next().copied().unwrap_or(0);
+                }
+                // Less than ten.
+                *letter = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+            inside = digit;
+        }
+        Self(text)
+    }
+
+    /// The letters.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> std::fmt::Display for Stamp<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// RFC 3339 with microseconds: `2026-11-21T03:14:07.123456Z`. `time_ns` is nanoseconds since 1970.
-pub fn rfc3339(time_ns: u64) -> String {
+pub fn rfc3339(time_ns: u64) -> Stamp<27> {
     let Civil { year, month, day, hour, minute, second, nanos } = civil(time_ns);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", nanos / 1_000)
+    Stamp::new(b"####-##-##T##:##:##.######Z", &[year, month, day, hour, minute, second, nanos / 1_000])
 }
 
 /// The time of day with milliseconds: `03:14:07.123`.
-pub fn clock(time_ns: u64) -> String {
+pub fn clock(time_ns: u64) -> Stamp<12> {
     let Civil { hour, minute, second, nanos, .. } = civil(time_ns);
-    format!("{hour:02}:{minute:02}:{second:02}.{:03}", nanos / 1_000_000)
+    Stamp::new(b"##:##:##.###", &[hour, minute, second, nanos / 1_000_000])
 }
 
 /// The date: `2026-11-21`.
-pub fn date(time_ns: u64) -> String {
+pub fn date(time_ns: u64) -> Stamp<10> {
     let Civil { year, month, day, .. } = civil(time_ns);
-    format!("{year:04}-{month:02}-{day:02}")
+    Stamp::new(b"####-##-##", &[year, month, day])
 }
 
 fn civil(time_ns: u64) -> Civil {
@@ -68,14 +106,14 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000000Z"),
         ];
         for (seconds, expected) in table {
-            assert_eq!(rfc3339(seconds * 1_000_000_000), expected);
+            assert_eq!(rfc3339(seconds * 1_000_000_000).as_str(), expected);
         }
     }
 
     #[test]
     fn fractions_are_cut_not_rounded() {
-        assert_eq!(rfc3339(999_999_999), "1970-01-01T00:00:00.999999Z");
-        assert_eq!(clock(999_999_999), "00:00:00.999");
-        assert_eq!(date(86_400_000_000_000), "1970-01-02");
+        assert_eq!(rfc3339(999_999_999).as_str(), "1970-01-01T00:00:00.999999Z");
+        assert_eq!(clock(999_999_999).as_str(), "00:00:00.999");
+        assert_eq!(date(86_400_000_000_000).as_str(), "1970-01-02");
     }
 }

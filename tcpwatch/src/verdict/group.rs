@@ -6,6 +6,7 @@ use crate::event::{
     Cause, Certainty, Endpoint, Event, EventKind, ListenAction, ListenInfo, OwnerInfo, Pressure, Queue,
     Stage, TimeWaitInfo,
 };
+use smol_str::SmolStr;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -20,7 +21,7 @@ pub(super) struct Key {
     cause: &'static str,
     netns: Option<u32>,
     /// Name of the program: the workers of one service are one party to the reader.
-    program: Option<String>,
+    program: Option<SmolStr>,
     /// Port of the service, whichever side it is on.
     port: Option<u16>,
 }

@@ -16,7 +16,7 @@ fn end(text: &str) -> Endpoint {
 fn owner(pid: u32, comm: &str, how: &'static str) -> OwnerInfo {
     OwnerInfo {
         pid: Some(pid),
-        comm: comm.to_owned(),
+        comm: comm.into(),
         exe: None,
         uid: 0,
         cgroup: None,

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
+use std::process::ChildStdout;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub(super) const CASES: &[Case] = &[
     case("two-at-once", When::Any, two_at_once),
     case("strict-losses", When::Any, strict_losses),
     case("reader-stalls", When::Alone, reader_stalls),
+    case("reader-never-returns", When::Alone, reader_never_returns),
+    case("reader-starves", When::Alone, reader_starves),
 ];
 
 const PORT: u16 = 8080;
@@ -158,9 +161,8 @@ fn strict_losses(lab: &Lab) -> Result<()> {
     lab.tool(&[&args, FEW].concat()).run()?.exits(0).context("nothing lost")
 }
 
-/// A reader that takes nothing: the first Ctrl-C waits for it, the second does not.
-fn reader_stalls(lab: &Lab) -> Result<()> {
-    let ground = Ground::new()?;
+/// A run whose reader took the first line, and nothing of the far more than a pipe holds that came then.
+fn stalled(lab: &Lab, ground: &Ground) -> Result<(Running, BufReader<ChildStdout>)> {
     let inode = ground.inode();
     let args = [&["--json", "--netns", &inode], FEW].concat();
     let mut running = lab.tool(&args).read_by_test().spawn()?;
@@ -169,10 +171,16 @@ fn reader_stalls(lab: &Lab) -> Result<()> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let began = Instant::now();
-    // Far more than a pipe and a buffer hold.
     ground.storm(|count| count == 1000)?;
     ensure!(began.elapsed() < END, "the storm took {:?}: tcpwatch holds it up", began.elapsed());
     sleep(Duration::from_millis(500));
+    Ok((running, reader))
+}
+
+/// A reader that takes nothing: the first Ctrl-C waits for it, the second does not.
+fn reader_stalls(lab: &Lab) -> Result<()> {
+    let ground = Ground::new()?;
+    let (running, reader) = stalled(lab, &ground)?;
     running.signal(libc::SIGINT)?;
     sleep(Duration::from_millis(700));
     running.signal(libc::SIGINT)?;
@@ -180,5 +188,84 @@ fn reader_stalls(lab: &Lab) -> Result<()> {
     drop(reader);
     let code = ended?.status.code();
     ensure!(code == Some(130), "it ended with {code:?}");
+    Ok(())
+}
+
+/// One Ctrl-C, and a reader that has the pipe open and takes nothing ever: it ends, and says that something is missing.
+fn reader_never_returns(lab: &Lab) -> Result<()> {
+    let ground = Ground::new()?;
+    let (running, reader) = stalled(lab, &ground)?;
+    running.signal(libc::SIGINT)?;
+    let ended = running.wait(END);
+    drop(reader);
+    let ended = ended?;
+    ended.exits(1)?;
+    ended.complains(&["cannot write to standard output", "the reader took nothing for 10 s"])?;
+    ensure!(ended.took > Duration::from_secs(9), "it waited for {:?} only", ended.took);
+    Ok(())
+}
+
+/// More events than tcpwatch keeps for a reader that takes nothing: it goes on, grows no further, and once it is read again
+/// there are whole lines only, and books that say what is missing. Whether the reader comes back before the end or after.
+fn reader_starves(lab: &Lab) -> Result<()> {
+    /// Two events each, of a kilobyte or so: about twice of what is kept.
+    const STORM: usize = 8_000;
+    const BEFORE: usize = 50;
+    /// What is kept, beyond it a line a second about losses, and as much again for all else.
+    const ROOM: u64 = (8 << 20) + (256 << 10) + (2 << 20);
+    for back_before_the_end in [true, false] {
+        let ground = Ground::new()?;
+        let listener = ground.listen(PORT)?;
+        let inode = ground.inode();
+        let args = [&["--json", "--strict", "--netns", &inode], FEW].concat();
+        let mut running = lab.tool(&args).read_by_test().spawn()?;
+        let mut reader = BufReader::with_capacity(1, running.take_stdout()?);
+        let mut lines = Vec::new();
+        let mut read = |reader: &mut BufReader<_>, count: usize| {
+            for _ in 0..count {
+                let mut line = String::new();
+                reader.read_line(&mut line)?;
+                lines.push(line.trim_end().to_owned());
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        read(&mut reader, 1)?;
+        // What the first events of all take, names of functions for example, is there for good.
+        ground.storm(|count| count == BEFORE)?;
+        read(&mut reader, 2 * BEFORE)?;
+        let memory = running.memory()?;
+        ground.storm(|count| count == STORM)?;
+        sleep(Duration::from_millis(1500));
+        let grown = running.memory()?.saturating_sub(memory);
+        ensure!(grown < ROOM, "it grew by {grown} bytes");
+        let mut provoked = 2 * (BEFORE + STORM) as u64;
+        if back_before_the_end {
+            running.read_on(reader, lines);
+            let is_loss = |line: &str| line.starts_with(r#"{"event":"lost""#);
+            running.wait_lines(1, "a line about losses", is_loss)?;
+            // There is room again.
+            sleep(Duration::from_millis(500));
+            let reset = ground.reset(listener, PORT)?;
+            provoked += 2;
+            let port = format!("\"port\":{}", reset.client.port());
+            running.wait_lines(2, "a reset after that", |line| line.contains(&port))?;
+            running.signal(libc::SIGINT)?;
+        } else {
+            running.signal(libc::SIGINT)?;
+            sleep(Duration::from_secs(3));
+            running.read_on(reader, lines);
+        }
+        let ended = running.wait(END)?;
+        ended.exits(3)?;
+        let books = ended.events()?;
+        ensure!(books.lost > 0, "nothing was lost");
+        let told = books.events.len() as u64 + books.lost;
+        ensure!(told == provoked, "{provoked} events were provoked, and {told} are shown or lost");
+        // Traffic of other namespaces is seen, too.
+        let of_ours = books.sum("seen") - books.sum("filtered");
+        ensure!(of_ours == provoked, "{provoked} events were provoked, and {of_ours} are in the books");
+        let bytes: usize = ended.stdout.iter().map(String::len).sum();
+        ensure!(bytes > 8 << 20, "only {bytes} bytes of it were kept");
+    }
     Ok(())
 }

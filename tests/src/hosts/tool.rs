@@ -121,7 +121,7 @@ impl Shared {
     }
 }
 
-fn collect(out: ChildStdout, shared: &Shared) {
+fn collect(out: impl Read, shared: &Shared) {
     let mut reader = BufReader::new(out);
     let mut bytes = Vec::new();
     while reader.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
@@ -152,6 +152,21 @@ impl Running {
     /// Standard output, for who reads it himself.
     pub(crate) fn take_stdout(&mut self) -> Result<ChildStdout> {
         self.ours.take().context("standard output is read by somebody else")
+    }
+
+    /// From now on it is read as fast as it goes, after `lines`, which the test has read itself.
+    pub(crate) fn read_on(&mut self, out: impl Read + Send + 'static, lines: Vec<String>) {
+        self.shared.lock().all = lines;
+        let shared = Arc::clone(&self.shared);
+        self.reader = Some(std::thread::spawn(move || collect(out, &shared)));
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let row = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = row.and_then(|row| row.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        Ok(kib.context("no VmRSS")? << 10)
     }
 
     /// Waits until so many lines are there for which `wanted` holds.

@@ -2,7 +2,7 @@
 
 use crate::diagnose::cause::Facts;
 use crate::diagnose::{lately, listen, state};
-use crate::event::flag_names;
+use crate::event::Flags;
 use std::fmt::Write as _;
 use tcpwatch_common::owner::{Memory, Step};
 use tcpwatch_common::record::{Listen, TimeWait, flag};
@@ -21,7 +21,7 @@ pub(super) fn span(ns: u64) -> String {
 /// The segment at hand.
 pub(super) fn segment(facts: &Facts<'_>) -> String {
     let packet = facts.record.packet;
-    let mut text = format!("segment {} seq {} ack {}", flag_names(packet.flags), packet.seq, packet.ack);
+    let mut text = format!("segment {} seq {} ack {}", Flags(packet.flags), packet.seq, packet.ack);
     if packet.len > 0 {
         let _ = write!(text, ", {} bytes", packet.len);
     }
@@ -50,7 +50,7 @@ pub(super) fn task(facts: &Facts<'_>) -> String {
     match facts.task {
         Some(task) => match task.pid {
             Some(pid) => format!("{}[{pid}]", task.comm),
-            None => task.comm.clone(),
+            None => task.comm.to_string(),
         },
         None => "an unknown task".to_owned(),
     }

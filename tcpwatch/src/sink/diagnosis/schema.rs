@@ -65,7 +65,7 @@ struct Peer {
 
 impl<'a> From<&'a verdict::Verdict> for Verdict<'a> {
     fn from(verdict: &'a verdict::Verdict) -> Self {
-        let moment = |ns: u64| (ns != 0).then(|| rfc3339(ns));
+        let moment = |ns: u64| (ns != 0).then(|| rfc3339(ns).to_string());
         Self {
             cause: verdict.cause,
             with: &verdict.with,
@@ -100,7 +100,11 @@ pub(super) fn found(
 ) -> io::Result<()> {
     line(
         out,
-        &Diagnosis { phase: "found", time: start.map(|start| rfc3339(start.time_ns)), ..empty(start, found) },
+        &Diagnosis {
+            phase: "found",
+            time: start.map(|start| rfc3339(start.time_ns).to_string()),
+            ..empty(start, found)
+        },
     )
 }
 
@@ -116,7 +120,7 @@ pub(super) fn diagnosis(
         out,
         &Diagnosis {
             phase: "watched",
-            time: Some(rfc3339(summary.time_ns)),
+            time: Some(rfc3339(summary.time_ns).to_string()),
             watched_ns: summary.watched_ns,
             reconciliation: summary.netns.iter().map(Reconciliation::from).collect(),
             lifetimes: summary.lifetimes.iter().map(Lifetimes::from).collect(),

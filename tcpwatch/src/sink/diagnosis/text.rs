@@ -26,7 +26,7 @@ pub(super) fn start(out: &mut impl Write, _options: TextOptions, start: &Start) 
     if attached < start.hooks.len() {
         writeln!(out, "{}what is not seen without them, and why: tcpwatch doctor", " ".repeat(LABEL))?;
     }
-    out.flush()
+    Ok(())
 }
 
 /// What is wrong before the watch.
@@ -41,7 +41,7 @@ pub(super) fn found(out: &mut impl Write, options: TextOptions, found: &[Verdict
         list(out, options, found)?;
         writeln!(out, "\nWatching …")?;
     }
-    out.flush()
+    Ok(())
 }
 
 pub(super) fn diagnosis(
@@ -77,7 +77,7 @@ fn list(out: &mut impl Write, options: TextOptions, verdicts: &[Verdict]) -> io:
     for (i, verdict) in rest.iter().enumerate() {
         let lead = format!("{}. ", IN_FULL + i + 1);
         let text = format!("{} ({})", verdict.title, verdict.cause);
-        for (i, line) in wrap(&text, WIDTH - lead.len()).iter().enumerate() {
+        for (i, line) in wrap(&text, WIDTH - lead.len()).enumerate() {
             let lead = if i == 0 { lead.clone() } else { " ".repeat(lead.len()) };
             writeln!(out, "{lead}{line}")?;
         }
@@ -94,7 +94,7 @@ fn show(out: &mut impl Write, options: TextOptions, number: usize, verdict: &Ver
     });
     writeln!(out)?;
     let lead = format!("{number}. ");
-    for (i, line) in wrap(&verdict.title, WIDTH - lead.len()).iter().enumerate() {
+    for (i, line) in wrap(&verdict.title, WIDTH - lead.len()).enumerate() {
         let lead = if i == 0 { lead.clone() } else { " ".repeat(lead.len()) };
         writeln!(out, "{lead}{on}{line}{off}")?;
     }
@@ -173,7 +173,7 @@ fn place(verdict: &Verdict) -> String {
 /// A word at the left, the text beside it.
 fn label(out: &mut impl Write, word: &str, text: &str) -> io::Result<()> {
     const INDENT: usize = 3;
-    for (i, line) in wrap(text, WIDTH - INDENT - LABEL).iter().enumerate() {
+    for (i, line) in wrap(text, WIDTH - INDENT - LABEL).enumerate() {
         let word = if i == 0 { word } else { "" };
         writeln!(out, "{:INDENT$}{word:<LABEL$}{line}", "")?;
     }
@@ -185,7 +185,7 @@ fn items(out: &mut impl Write, word: &str, items: &[String]) -> io::Result<()> {
     let mut word = word;
     for item in items {
         let dash = "- ";
-        for (i, line) in wrap(item, WIDTH - INDENT - LABEL - dash.len()).iter().enumerate() {
+        for (i, line) in wrap(item, WIDTH - INDENT - LABEL - dash.len()).enumerate() {
             let dash = if i == 0 { dash } else { "  " };
             writeln!(out, "{:INDENT$}{word:<LABEL$}{dash}{line}", "")?;
             word = "";

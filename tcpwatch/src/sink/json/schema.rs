@@ -19,9 +19,13 @@ pub struct Event<'a> {
     local: Option<Endpoint>,
     remote: Option<Endpoint>,
     state: Option<&'static str>,
-    /// Of `state` events only.
-    #[serde(flatten)]
-    transition: Option<Transition>,
+    /// This and the next two of `state` events only, and there even if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_state: Option<Option<&'static str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_state: Option<Option<&'static str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    for_us: Option<Option<u64>>,
     owner: Option<Owner<'a>>,
     task: Option<Task<'a>>,
     reason: Option<Reason<'a>>,
@@ -30,7 +34,8 @@ pub struct Event<'a> {
     /// With `-k` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     stack: Option<&'a [String]>,
-    history: Vec<HistoryStep>,
+    #[serde(serialize_with = "steps")]
+    history: &'a [event::HistoryStep],
     listen: Option<Listen>,
     timewait: Option<TimeWait>,
     packet: Option<Packet>,
@@ -43,13 +48,6 @@ pub struct Event<'a> {
 struct Endpoint {
     addr: std::net::IpAddr,
     port: u16,
-}
-
-#[derive(Debug, Serialize)]
-struct Transition {
-    old_state: Option<&'static str>,
-    new_state: Option<&'static str>,
-    for_us: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,8 +111,8 @@ struct TimeWait {
 struct Packet {
     seq: u32,
     ack: u32,
-    /// `SYN|ACK`.
-    flags: String,
+    #[serde(serialize_with = "flags")]
+    flags: u8,
     window: u16,
     len: u32,
 }
@@ -126,7 +124,16 @@ struct Bytes {
 }
 
 fn moment<S: Serializer>(time_ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*time_ns))
+    serializer.serialize_str(rfc3339(*time_ns).as_str())
+}
+
+/// `SYN|ACK`.
+fn flags<S: Serializer>(flags: &u8, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&event::Flags(*flags))
+}
+
+fn steps<S: Serializer>(history: &[event::HistoryStep], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(history.iter().map(|step| HistoryStep { state: step.state, for_us: step.for_us }))
 }
 
 fn endpoint(endpoint: &event::Endpoint) -> Endpoint {
@@ -144,11 +151,9 @@ impl<'a> From<&'a event::Event> for Event<'a> {
             local: event.local.as_ref().map(endpoint),
             remote: event.remote.as_ref().map(endpoint),
             state: event.state,
-            transition: is_transition.then_some(Transition {
-                old_state: event.old_state,
-                new_state: event.new_state,
-                for_us: event.for_us,
-            }),
+            old_state: is_transition.then_some(event.old_state),
+            new_state: is_transition.then_some(event.new_state),
+            for_us: is_transition.then_some(event.for_us),
             owner: event.owner.as_ref().map(Owner::from),
             task: event.task.as_ref().map(|task| Task {
                 pid: task.pid,
@@ -162,11 +167,7 @@ impl<'a> From<&'a event::Event> for Event<'a> {
             cause: event.cause.as_ref().map(Cause::from),
             site: event.site.as_deref(),
             stack: event.stack.as_deref(),
-            history: event
-                .history
-                .iter()
-                .map(|step| HistoryStep { state: step.state, for_us: step.for_us })
-                .collect(),
+            history: &event.history,
             listen: event.listen.as_ref().map(Listen::from),
             timewait: event.timewait.map(|table| TimeWait { used: table.used, max: table.max }),
             packet: event.packet.as_ref().map(Packet::from),
@@ -223,13 +224,7 @@ impl From<&event::ListenInfo> for Listen {
 
 impl From<&event::PacketInfo> for Packet {
     fn from(packet: &event::PacketInfo) -> Self {
-        Self {
-            seq: packet.seq,
-            ack: packet.ack,
-            flags: packet.flag_names(),
-            window: packet.window,
-            len: packet.len,
-        }
+        Self { seq: packet.seq, ack: packet.ack, flags: packet.flags, window: packet.window, len: packet.len }
     }
 }
 

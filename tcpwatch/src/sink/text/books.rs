@@ -28,7 +28,7 @@ fn tables(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
             "{forgotten} of {seen} {what} made room for others: the table has {entries} places ({option} N makes more)"
         );
         writeln!(out)?;
-        layout::wrap(&text, layout::WIDTH).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        layout::wrap(&text, layout::WIDTH).try_for_each(|line| writeln!(out, "{line}"))?;
     }
     Ok(())
 }
