@@ -147,6 +147,12 @@ pub fn send(context: *mut c_void, event: &Event) {
         return;
     }
     count(event.hook, |row| row.seen += 1);
+    let filter = filter();
+    // Here, where nothing else is known yet: further down the verifier would walk it once for each way that leads there.
+    if filter.active != 0 && !filter.admits_flow(&event.flow) {
+        count(event.hook, |row| row.filtered += 1);
+        return;
+    }
     let full = Sock::is_full(event.state);
     // Pointers that are always good rather than `Option`s: older verifiers refuse the undefined half of a `None` that the
     // compiler moves about.
@@ -169,11 +175,10 @@ pub fn send(context: *mut c_void, event: &Event) {
             flags |= flag::PAST;
         }
     }
-    let filter = filter();
     if filter.active != 0 {
         let owner = if flags & flag::PAST != 0 { past } else { present };
         // SAFETY: a map value, or read-only data.
-        if !filter.admits_owner(&event.flow, unsafe { &(*owner).owner }) {
+        if !filter.admits_process(unsafe { &(*owner).owner }) {
             count(event.hook, |row| row.filtered += 1);
             return;
         }
@@ -292,9 +297,8 @@ pub fn send_state(
         return;
     }
     count(hook, |row| row.seen += 1);
-    let filter = filter();
     // SAFETY: the caller's map value.
-    if filter.active != 0 && !filter.admits_owner(flow, unsafe { &(*memory).owner }) {
+    if !filter().admits_owner(flow, unsafe { &(*memory).owner }) {
         count(hook, |row| row.filtered += 1);
         return;
     }
