@@ -220,7 +220,7 @@ mod tests {
             ("::/0", true),
             ("::/80", true),
             ("::/81", false),
-            ("::ffff:0:0/95", true),
+            ("::fffe:0:0/95", true),
             ("::ffff:0:0/96", false),
             ("fd00::/8", false),
             ("8000::/1", false),
