@@ -1,6 +1,8 @@
 //! Filters as expressions, against connections of both families with several addresses.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -34,8 +36,14 @@ struct Site {
 impl Site {
     fn new() -> Result<Self> {
         let ground = Ground::new()?;
-        for addr in ["fd00::7/128", "fd00::8/128"] {
+        for addr in ["fd00::7", "fd00::8"] {
             ground.netns.run("ip", &["address", "add", addr, "dev", "lo", "nodad"], "")?;
+            // The kernel makes the route a moment later.
+            let end = Instant::now() + Duration::from_secs(20);
+            while !ground.netns.run("ip", &["-6", "route", "show", "table", "local"], "")?.contains(addr) {
+                ensure!(Instant::now() < end, "{addr} does not become reachable");
+                sleep(Duration::from_millis(5));
+            }
         }
         let (web, other) = (ground.listen(WEB)?, ground.listen(OTHER)?);
         let servers = SERVERS.into_iter().map(|(addr, port)| {
