@@ -121,15 +121,19 @@ fn of_states(lab: &Lab) -> Result<()> {
     let args = ["--json", "--netns", &site.ground.inode(), "--events", "state", "src", "host", "127.0.0.7"];
     let mut running = lab.tool(&args).spawn()?.started()?;
     site.resets()?;
-    // SYN_RECV, ESTABLISHED and CLOSE of the accepted socket.
-    running.wait_events(3)?;
+    // ESTABLISHED and CLOSE of the accepted socket; before them SYN_RECV, to which older kernels give no addresses yet.
+    running.wait_events(2)?;
     let ended = running.stop()?;
     ended.exits(0)?;
     let books = ended.events()?;
     let stray =
         books.events.iter().find(|event| !end(event, "local").is_some_and(|end| is(end, "127.0.0.7")));
     ensure!(stray.is_none(), "this should not be shown: {}", stray.unwrap_or(&Value::Null));
-    ensure!(books.of("state").count() == 3, "{} transitions and not 3", books.of("state").count());
+    let states: Vec<_> = books.of("state").filter_map(|event| event["new_state"].as_str()).collect();
+    ensure!(
+        matches!(states[..], ["ESTABLISHED", "CLOSE"] | ["SYN_RECV", "ESTABLISHED", "CLOSE"]),
+        "the transitions are to {states:?}"
+    );
     let row = &books.summary["hooks"]["inet_sock_set_state"];
     // The other three accepted sockets, and the four clients: SYN_SENT, ESTABLISHED and CLOSE.
     ensure!(row["filtered"].as_u64() >= Some(21), "filtered are {row}");
