@@ -1,6 +1,6 @@
 //! The size of every type that user space and the kernel share, in one list. A change here is a change of the wire.
 
-use crate::{counters, filter::Filter, flow, owner, record, table};
+use crate::{counters, filter, flow, owner, record, table};
 use core::mem::{align_of, size_of};
 
 macro_rules! sizes {
@@ -22,7 +22,9 @@ sizes! {
     counters::HookCounters = 40;
     counters::NetnsCounters = 32;
     counters::TableCounters = 40;
-    Filter = 56;
+    filter::Test = 40;
+    filter::Expression = 3364;
+    filter::Filter = 3384;
     record::Packet = 16;
     record::Listen = 24;
     record::Listener = 24;

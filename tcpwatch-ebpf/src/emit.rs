@@ -152,6 +152,12 @@ pub fn send(context: *mut c_void, event: &Event) {
         return;
     }
     count(event.hook, |row| row.seen += 1);
+    let filter = filter();
+    // Here, where nothing else is known yet: further down the verifier would walk it once for each way that leads there.
+    if filter.active != 0 && !filter.admits_flow(&event.flow) {
+        count(event.hook, |row| row.filtered += 1);
+        return;
+    }
     // A place of the hook's own: the kernel does not enter a program that is at work on this CPU.
     let Some(found) = FOUND.get_ptr_mut(u32::from(event.hook)) else {
         count(event.hook, |row| row.lost += 1);
@@ -160,12 +166,11 @@ pub fn send(context: *mut c_void, event: &Event) {
     let full = Sock::is_full(event.state);
     // SAFETY: a per-CPU map value.
     let flags = event.flags | unsafe { recall(event, full, found) };
-    let filter = filter();
     if filter.active != 0 {
         // SAFETY: as above.
         let owner =
             unsafe { if flags & flag::PAST != 0 { &(*found).past.owner } else { &(*found).present.owner } };
-        if !filter.admits_owner(&event.flow, owner) {
+        if !filter.admits_process(owner) {
             count(event.hook, |row| row.filtered += 1);
             return;
         }
@@ -326,9 +331,8 @@ pub fn send_state(
         return;
     }
     count(hook, |row| row.seen += 1);
-    let filter = filter();
     // SAFETY: the caller's map value.
-    if filter.active != 0 && !filter.admits_owner(flow, unsafe { &(*memory).owner }) {
+    if !filter().admits_owner(flow, unsafe { &(*memory).owner }) {
         count(hook, |row| row.filtered += 1);
         return;
     }

@@ -5,6 +5,7 @@
 mod args;
 pub mod doctor;
 pub mod explain;
+mod filter;
 mod lookup;
 mod options;
 mod page;
@@ -56,6 +57,7 @@ pub enum Command {
 
 /// What comes of a command line that is in order.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, and it is soon taken apart")]
 pub enum Parsed {
     Run(Command),
     /// Help or version: for standard output, and that is all.

@@ -19,6 +19,7 @@ use crate::tally::{Tally, say};
 mod census;
 mod degraded;
 pub mod disguise;
+mod expressions;
 mod filters;
 mod lockdown;
 mod output;
@@ -68,6 +69,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         degraded::CASES,
         output::CASES,
         filters::CASES,
+        expressions::CASES,
         pids::CASES,
         signals::CASES,
         census::CASES,

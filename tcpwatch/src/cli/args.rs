@@ -16,7 +16,7 @@ pub(super) const COMMANDS: [&str; 4] = ["trace", "diagnose", "explain", "doctor"
     bin_name = "tcpwatch",
     version,
     about = "Names the process, the socket and the cause behind every TCP reset and every refused connection.",
-    override_usage = "tcpwatch [COMMAND] [OPTIONS]",
+    override_usage = "tcpwatch [COMMAND] [OPTIONS] [FILTER]",
     after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 events were lost under --strict.",
     help_template = TEMPLATE,
     max_term_width = 100,
@@ -102,6 +102,9 @@ pub(super) struct DiagnoseArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct FilterArgs {
+    /// Only this, in tcpdump's words: 'host 10.9.0.1 and not port 22', 'src port 80 or 443'; src is the local end of the connection, dst the remote one
+    #[arg(value_name = "FILTER", help_heading = "Filter")]
+    pub(super) filter: Vec<String>,
     /// Only sockets of this process
     #[arg(short, long, help_heading = "Filter")]
     pub(super) pid: Option<String>,
@@ -217,7 +220,7 @@ mod tests {
     #[test]
     fn help_fits_a_screen() {
         let help = help();
-        assert!(help.lines().count() <= 44, "{} lines:\n{help}", help.lines().count());
+        assert!(help.lines().count() <= 46, "{} lines:\n{help}", help.lines().count());
         for line in help.lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }

@@ -3,12 +3,13 @@
 use super::args::{
     DiagnoseArgs, DoctorArgs, ExplainArgs, FilterArgs, KernelArgs, OutputArgs, Page, Sub, TraceArgs, Typed,
 };
+use super::filter::{self, Family};
 use super::{Command, Error, lookup, values};
 use crate::host::Host;
 use crate::source::TABLE;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tcpwatch_common::filter::{Filter, PORTS};
+use tcpwatch_common::filter::Filter;
 
 /// Ring buffer in bytes when nobody says otherwise: some thousand events.
 const DEFAULT_BUFFER: u32 = 4 << 20;
@@ -159,28 +160,29 @@ fn diagnose(args: DiagnoseArgs, host: &Host) -> Result<WatchOptions, Error> {
 }
 
 fn watch(
-    filter: FilterArgs,
+    args: FilterArgs,
     output: OutputArgs,
     kernel: KernelArgs,
     host: &Host,
 ) -> Result<WatchOptions, Error> {
-    let FilterArgs { pid, lport, rport, v4, v6, netns, cgroup, events, close_wait_after } = filter;
+    let FilterArgs { filter: words, pid, lport, rport, v4, v6, netns, cgroup, events, close_wait_after } =
+        args;
     let OutputArgs { json, color, strict } = output;
     let KernelArgs { attach, btf, buffer, sockets, ended } = kernel;
     let default = WatchOptions::default();
     let family = match (v4, v6) {
-        (true, _) => 4,
-        (_, true) => 6,
-        _ => 0,
+        (true, _) => Family::V4,
+        (_, true) => Family::V6,
+        _ => Family::Any,
     };
+    let (local, remote) = (values::ports("--lport", &lport)?, values::ports("--rport", &rport)?);
     let mut filter = Filter {
         active: 0,
+        // First: a misspelt command is one of these words.
+        expression: filter::expression(family, &local, &remote, &words)?,
         pid: pid.map_or(Ok(0), |text| lookup::pid(host, &text))?,
-        family,
         netns: netns.map_or(Ok(0), |text| lookup::netns(host, &text))?,
         cgroup: Filter::halves(cgroup.map_or(Ok(0), |text| lookup::cgroup(host, &text))?),
-        local_ports: values::ports("--lport", &lport)?,
-        remote_ports: values::ports("--rport", &rport)?,
     };
     filter.active = u32::from(filter != Filter::NONE);
     readable(btf.as_deref())?;
@@ -244,4 +246,4 @@ fn readable(btf: Option<&Path>) -> Result<(), Error> {
 }
 
 /// Compile-time reminder: the help says "up to 8".
-const _: () = assert!(PORTS == 8);
+const _: () = assert!(values::PORTS == 8);

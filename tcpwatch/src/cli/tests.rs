@@ -34,17 +34,20 @@ fn trace_is_what_happens_without_a_command() {
 fn every_flag_arrives() {
     let options = trace(
         "-p 5 -L 80,443 -L 8080 -D 40000 -6 -k -c 10 --for 5m --netns 77 --cgroup 9 --json \
-         --events rst,state --attach kprobe --btf /dev/null --buffer 1M --strict --color never --close-wait-after 90s --sockets 1M --ended 5000",
+         --events rst,state --attach kprobe --btf /dev/null --buffer 1M --strict --color never --close-wait-after 90s --sockets 1M --ended 5000 \
+         host 10.9.0.1 and not port 22",
     );
     let expected = WatchOptions {
         filter: Filter {
             active: 1,
             pid: 5,
-            family: 6,
             netns: 77,
             cgroup: [9, 0],
-            local_ports: [80, 443, 8080, 0, 0, 0, 0, 0],
-            remote_ports: [40000, 0, 0, 0, 0, 0, 0, 0],
+            expression: trace(
+                "ip6 and src port (80 or 443 or 8080) and dst port 40000 and (host 10.9.0.1 and not port 22)",
+            )
+            .filter
+            .expression,
         },
         deliver: deliver::RST | deliver::STATE,
         stack: true,
@@ -61,8 +64,33 @@ fn every_flag_arrives() {
         ended: 5_000,
     };
     assert_eq!(options, expected);
-    assert_eq!(trace("-4").filter.family, 4);
-    assert_eq!(trace("--ipv4 --lport=80 --pid=5").filter.local_ports[0], 80);
+    assert_eq!(trace("-4").filter, trace("ip").filter);
+    assert_eq!(trace("--ipv4 --lport=80").filter, trace("ip and src port 80").filter);
+}
+
+#[test]
+fn a_filter_stands_where_it_likes_and_needs_no_quotes() {
+    let expected = trace("host 10.9.0.1 and not port 22");
+    assert_eq!(expected.filter.active, 1);
+    assert!(!expected.filter.expression.is_empty());
+    for line in [
+        "trace host 10.9.0.1 and not port 22",
+        "trace -- host 10.9.0.1 and not port 22",
+        "host 10.9.0.1 and ! port 22",
+    ] {
+        assert_eq!(trace(line), expected, "{line}");
+    }
+    let json = WatchOptions { json: true, ..expected };
+    for line in ["--json host 10.9.0.1 and not port 22", "host 10.9.0.1 and not --json port 22"] {
+        assert_eq!(trace(line), json, "{line}");
+    }
+    let Ok(Parsed::Run(Command::Diagnose(options))) = parsed("diagnose --json host 10.9.0.1 and not port 22")
+    else {
+        panic!()
+    };
+    assert_eq!(options.filter, json.filter);
+    // What admits everything needs no evaluation.
+    assert_eq!(trace("tcp").filter, Filter::NONE);
 }
 
 #[test]
@@ -112,9 +140,16 @@ fn bad_lines_say_what_is_wrong_and_what_to_do() {
     for (line, what, hint, exit) in [
         ("--jsn", "unknown option `--jsn`", "`--json`", Exit::Usage),
         ("--xyzzy", "unknown option `--xyzzy`", "--help", Exit::Usage),
-        ("docter", "unknown command `docter`", "`doctor`", Exit::Usage),
-        ("xyzzy", "unknown command `xyzzy`", "--help", Exit::Usage),
-        ("trace port 80", "unknown command `port`", "--help", Exit::Usage),
+        ("docter", "`docter` is neither a command nor a filter", "`doctor`", Exit::Usage),
+        ("xyzzy", "`xyzzy` is neither a command nor a filter", "--help", Exit::Usage),
+        ("trace port 80 udp", "`udp` is not part of the filter", "`host`, `net`", Exit::Usage),
+        (
+            "trace doctor",
+            "the command `doctor` stands where a filter is expected",
+            "comes first",
+            Exit::Usage,
+        ),
+        ("port 80 doctor", "`doctor` follows without `and` or `or`", "for instance", Exit::Usage),
         ("-p", "`--pid <PID>` needs a value", "--help", Exit::Usage),
         ("-p 5 -p 5", "`--pid <PID>` is given twice", "once", Exit::Usage),
         ("-p 77", "no process with pid 77", "ps -e", Exit::Failed),
@@ -139,7 +174,7 @@ fn bad_lines_say_what_is_wrong_and_what_to_do() {
         ("--netns blue", "no network namespace named `blue`", "ip netns", Exit::Failed),
         ("--cgroup /x", "cgroup v2 is not mounted", "mount", Exit::Failed),
         ("--btf /no/such/file", "cannot read the BTF file /no/such/file", "running kernel", Exit::Failed),
-        ("-p 5 doctor", "options of `trace` stand before `doctor`", "tcpwatch doctor", Exit::Usage),
+        ("-p 5 doctor", "the command `doctor` stands where a filter", "tcpwatch doctor", Exit::Usage),
         ("explain -p 5", "unknown option `-p`", "--help", Exit::Usage),
         ("explain TCP_STATE TCP_FLAGS", "unknown command `TCP_FLAGS`", "--help", Exit::Usage),
         (

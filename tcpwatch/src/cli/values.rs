@@ -3,7 +3,6 @@
 use super::Error;
 use std::time::Duration;
 use tcpwatch_common::config::deliver;
-use tcpwatch_common::filter::PORTS;
 
 /// Names of `--events` and what they ask the kernel side for.
 const EVENTS: [(&str, u32); 7] = [
@@ -18,6 +17,9 @@ const EVENTS: [(&str, u32); 7] = [
 
 /// What is shown when nobody says otherwise: events that each mean trouble.
 pub(super) const DEFAULT_EVENTS: u32 = deliver::RST | deliver::LISTEN | deliver::TW | deliver::LEAK;
+
+/// How many ports `-L` and `-D` take each.
+pub(super) const PORTS: usize = 8;
 
 /// Smallest ring buffer in bytes: room for some dozens of events, and a multiple of every architecture's page.
 const MIN_BUFFER: u64 = 64 << 10;
@@ -85,10 +87,9 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// A list of ports as the filter holds it; `flag` is for the error.
-pub(super) fn ports(flag: &str, lists: &[String]) -> Result<[u16; PORTS], Error> {
-    let mut ports = [0; PORTS];
-    let mut count = 0;
+/// A list of ports, each once; `flag` is for the error.
+pub(super) fn ports(flag: &str, lists: &[String]) -> Result<Vec<u16>, Error> {
+    let mut ports = Vec::new();
     for text in lists.iter().flat_map(|list| list.split(',')).map(str::trim) {
         let port = text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
             Error::usage(
@@ -96,17 +97,16 @@ pub(super) fn ports(flag: &str, lists: &[String]) -> Result<[u16; PORTS], Error>
                 "ports are numbers from 1 to 65535, with commas between",
             )
         })?;
-        if ports[..count].contains(&port) {
+        if ports.contains(&port) {
             continue;
         }
-        if count == PORTS {
+        if ports.len() == PORTS {
             return Err(Error::usage(
                 format!("more than {PORTS} ports in `{flag}`"),
-                format!("name {PORTS} at most, or leave `{flag}` away and filter the output"),
+                format!("name {PORTS} at most, or a filter: `src port 80 or 443`, `dst portrange 8000-8099`"),
             ));
         }
-        ports[count] = port;
-        count += 1;
+        ports.push(port);
     }
     Ok(ports)
 }
@@ -266,8 +266,8 @@ mod tests {
     #[test]
     fn ports_are_collected_once_each() {
         let lists = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        assert_eq!(ports("-L", &[]), Ok([0; PORTS]));
-        assert_eq!(ports("-L", &lists(&["80, 443", "80", "8080"])), Ok([80, 443, 8080, 0, 0, 0, 0, 0]));
+        assert_eq!(ports("-L", &[]), Ok(vec![]));
+        assert_eq!(ports("-L", &lists(&["80, 443", "80", "8080"])), Ok(vec![80, 443, 8080]));
         assert!(ports("-L", &lists(&["1,2,3,4,5,6,7,8"])).is_ok());
         for text in ["0", "65536", "http", "", "80,", "-1", "1,2,3,4,5,6,7,8,9"] {
             assert!(ports("-L", &lists(&[text])).is_err(), "{text}");

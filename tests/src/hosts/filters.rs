@@ -26,7 +26,7 @@ const TIMES: usize = 3;
 
 /// Runs tcpwatch with a filter while `play` makes traffic, and checks that what is shown is what `wanted` holds of,
 /// `shown` events, with `hidden` others counted at least.
-fn judge(
+pub(super) fn judge(
     lab: &Lab,
     filter: &[&str],
     (shown, hidden): (usize, u64),
@@ -159,7 +159,15 @@ fn attach_alike(lab: &Lab) -> Result<()> {
         "--events",
         "all",
     ];
-    for filter in [&["-L", "1"][..], &["-L", eight], &["-D", "1"], &["-L", "1", "-D", eight], &["-k"], &all] {
+    // As long as they may be, and with as many ways through them.
+    let hosts: Vec<String> = (1..=64).map(|i| format!("10.9.0.{i}")).collect();
+    let flat = format!("src host {}", hosts.join(" or "));
+    let pairs: Vec<String> = (1..=16).map(|i| format!("(host 10.9.0.{i} and not port {i})")).collect();
+    let woven = pairs.join(" or ");
+    let expressions: [&[&str]; 3] =
+        [&["host 10.9.0.1 and not port 22"], &[&flat], &[&all[..], &[&woven]].concat()];
+    let options = [&["-L", "1"][..], &["-L", eight], &["-D", "1"], &["-L", "1", "-D", eight], &["-k"], &all];
+    for filter in options.into_iter().chain(expressions) {
         let args = [&["--json", "--for", "100ms"], filter].concat();
         let books = lab.tool(&args).run()?.events()?;
         let lacking = differences(&lab.usual(&books), &books.attached());

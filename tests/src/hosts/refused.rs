@@ -78,6 +78,10 @@ fn bad_options(lab: &Lab) -> Result<()> {
         (&["--buffer", "99999999999999999999"], 2, "99999999999999999999"),
         (&["--attach", "magic"], 2, "magic"),
         (&["--color", "blue"], 2, "blue"),
+        (&["udp port 53"], 2, "    udp port 53\n    ^^^"),
+        (&["host", "10.9.0.1", "port", "80"], 2, "    host 10.9.0.1 port 80\n                  ^^^^"),
+        (&["diagnose", "tcp[13]", "&", "4"], 2, "does not look into packets"),
+        (&["-L", "80", "doctor"], 2, "the command `doctor`"),
         (&["doctor", "--no-such-flag"], 2, "--no-such-flag"),
     ];
     for (args, code, word) in bad {

@@ -51,14 +51,20 @@ impl Ground {
 
     /// `cli` connects and closes with SO_LINGER 0: two events, an RST sent by it and one received by the server.
     pub(super) fn reset_by(&self, cli: &Actor, listener: i32, port: u16, v6: bool) -> Result<Reset> {
-        let fd = cli.socket(v6)?;
-        let client = cli.connect(fd, SocketAddr::new(loopback(v6), port))?;
+        self.reset_at(cli, listener, SocketAddr::new(loopback(v6), port))
+    }
+
+    /// The same with another address of the loopback; the client's is always the usual one.
+    pub(super) fn reset_at(&self, cli: &Actor, listener: i32, server: SocketAddr) -> Result<Reset> {
+        let fd = cli.socket(server.is_ipv6())?;
+        cli.bind(fd, SocketAddr::new(loopback(server.is_ipv6()), 0))?;
+        let client = cli.connect(fd, server)?;
         let (accepted, _) = self.srv.accept(listener)?;
         cli.linger(fd, 0)?;
         cli.close(fd)?;
         self.srv.error(accepted)?;
         self.srv.close(accepted)?;
-        Ok(Reset { client, server: SocketAddr::new(loopback(v6), port) })
+        Ok(Reset { client, server })
     }
 
     pub(super) fn reset(&self, listener: i32, port: u16) -> Result<Reset> {
