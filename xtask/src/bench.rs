@@ -1,0 +1,260 @@
+//! `cargo xtask bench`: what tcpwatch costs the host, side by side with rivals and with empty programs, as a page.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{dist, repo, setup};
+
+mod data;
+mod goals;
+mod machine;
+mod page;
+mod play;
+mod process;
+mod stats;
+mod tools;
+mod words;
+mod workload;
+
+use data::{CostRun, Held, Pair, Played, Results, Start};
+use play::Ground;
+use tools::{ALL, LIMIT, TCPWATCH, Tool};
+use workload::{IDLE, START, STARTED, WORKLOADS, Workload};
+
+/// Where the page lies.
+const PAGE: &str = "docs/performance.md";
+
+/// Pairs of runs when nobody says otherwise: of the two workloads that are promised most about, and of the others.
+const HEADLINE_PAIRS: usize = 15;
+const PAIRS: usize = 7;
+/// Runs in which programs are timed. Their sums are over hundreds of thousands of runs each.
+const COST_RUNS: usize = 3;
+const STARTS: usize = 9;
+const CONNECTIONS: u64 = 100_000;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Measure these alone: workloads of `tcpwatch-load`, `start`, `idle` [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    workload: Vec<String>,
+    /// Measure these tools alone, by their names in the tables
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
+    tool: Vec<String>,
+    /// Pairs of runs, without and with the tool [default: 15 for fin and rst, 7 for the others]
+    #[arg(long, value_name = "N")]
+    pairs: Option<usize>,
+    /// Seconds of a run that is not counted by operations
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+    seconds: f64,
+    /// Where to write the page [default: docs/performance.md if everything is measured, else standard output]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Store the figures
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure nothing: make the page of stored figures
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["workload", "tool", "pairs", "json"])]
+    from: Option<PathBuf>,
+}
+
+/// `cargo xtask bench`.
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let results = match &args.from {
+        Some(file) => {
+            let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            serde_json::from_str(&text)
+                .with_context(|| format!("{} holds no figures of bench", file.display()))?
+        }
+        None => measure(args)?,
+    };
+    if let Some(file) = &args.json {
+        let text = serde_json::to_string(&results)?;
+        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let whole = args.workload.is_empty() && args.tool.is_empty();
+    let page = page::render(&results);
+    match args.out.clone().or_else(|| whole.then(|| repo::root().join(PAGE))) {
+        Some(file) => {
+            fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))?;
+            println!("{}: written", file.display());
+        }
+        None => println!("{page}"),
+    }
+    Ok(())
+}
+
+/// What was asked for, checked: a word that means nothing would silently measure less.
+fn check(args: &Args, tools: &[Tool]) -> Result<()> {
+    let words: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).chain([START, IDLE]).collect();
+    if let Some(name) = args.workload.iter().find(|name| !words.contains(&name.as_str())) {
+        bail!("there is no workload {name:?}\nhint: {}", words.join(", "));
+    }
+    let words: Vec<&str> = tools.iter().map(|tool| tool.name).collect();
+    if let Some(name) = args.tool.iter().find(|name| !words.contains(&name.as_str())) {
+        bail!("there is no tool {name:?}\nhint: {}", words.join(", "));
+    }
+    if args.pairs == Some(0) {
+        bail!("no pair of runs is no measurement\nhint: --pairs 7");
+    }
+    Ok(())
+}
+
+fn measure(args: &Args) -> Result<Results> {
+    if !repo::is_root() {
+        bail!("namespaces, raw frames and BPF programs need root\nhint: run `cargo xtask bench` as root");
+    }
+    let machine = machine::look()?;
+    if machine.cores < 2 {
+        bail!(
+            "load and tool need a core each, and this machine has one\nhint: measure on a machine with two"
+        );
+    }
+    setup::ensure()?;
+    let (tcpwatch, load) = dist::build_bench()?;
+    let scratch = repo::target_dir()?.join("bench");
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
+    let ground = Ground { load: load.clone(), scratch, seconds: args.seconds };
+    let start = ground.first_line_of(tcpwatch.to_str().context("the path of tcpwatch is no text")?)?;
+    let mut tools = tools::all(&tcpwatch, &load, &start)?;
+    check(args, &tools)?;
+    tools.retain(|tool| args.tool.is_empty() || args.tool.iter().any(|name| name == tool.name));
+    for tool in &mut tools {
+        if tool.missing.is_none()
+            && let Some(why) = ground.probe(tool)
+        {
+            // Without a rival there is a page, and it says so; without tcpwatch or its limit there is none.
+            if [TCPWATCH, ALL, LIMIT].contains(&tool.name) {
+                bail!("{} does not work here: {why}", tool.name);
+            }
+            tool.missing = Some(format!("does not work here: {why}"));
+        }
+        if let Some(why) = &tool.missing {
+            println!("missing: {}: {why}", tool.name);
+        }
+    }
+    let mut bench = Bench { args, ground, tools, began: Instant::now() };
+    let mut results = Results {
+        command: command(args),
+        machine,
+        tools: bench.tools.iter().map(Tool::words).collect(),
+        played: Vec::new(),
+        starts: Vec::new(),
+        held: Vec::new(),
+        binary: fs::metadata(&tcpwatch)?.len(),
+    };
+    if bench.is_asked_for(START) {
+        results.starts = bench.starts()?;
+    }
+    if bench.is_asked_for(IDLE) {
+        results.held = bench.held()?;
+    }
+    for workload in WORKLOADS {
+        if bench.is_asked_for(workload.name) {
+            results.played.push(bench.play(workload)?);
+        }
+    }
+    Ok(results)
+}
+
+/// The command that makes the same page, without what only says where to store it.
+fn command(args: &Args) -> String {
+    let mut line = "cargo xtask bench".to_owned();
+    let mut add = |name: &str, value: String| {
+        line.push_str(&format!(" --{name} {}", crate::cmd::quote(&value)));
+    };
+    if !args.workload.is_empty() {
+        add("workload", args.workload.join(","));
+    }
+    if !args.tool.is_empty() {
+        add("tool", args.tool.join(","));
+    }
+    if let Some(pairs) = args.pairs {
+        add("pairs", pairs.to_string());
+    }
+    if args.seconds != 1.0 {
+        add("seconds", args.seconds.to_string());
+    }
+    line
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    ground: Ground,
+    tools: Vec<Tool>,
+    began: Instant,
+}
+
+impl Bench<'_> {
+    fn is_asked_for(&self, name: &str) -> bool {
+        self.args.workload.is_empty() || self.args.workload.iter().any(|asked| asked == name)
+    }
+
+    /// Those of these names that are there, in the order of the names.
+    fn those<'s>(&'s self, names: &'s [&str]) -> impl Iterator<Item = &'s Tool> {
+        names
+            .iter()
+            .filter_map(|name| self.tools.iter().find(|tool| tool.name == *name && tool.missing.is_none()))
+    }
+
+    fn say(&self, words: &str) {
+        println!("{:>5.0} s  {words}", self.began.elapsed().as_secs_f64());
+    }
+
+    fn play(&mut self, workload: &Workload) -> Result<Played> {
+        let usual = if workload.headline { HEADLINE_PAIRS } else { PAIRS };
+        let pairs = self.args.pairs.unwrap_or(usual);
+        let mut played = Played { workload: workload.name.to_owned(), pairs: Vec::new(), costs: Vec::new() };
+        // The first round warms everything up and does not count.
+        for round in 0..=pairs {
+            self.say(&format!("{}: round {round} of {pairs}", workload.name));
+            for tool in self.those(workload.tools) {
+                let without = self.ground.run(workload, None, false)?;
+                let with = self.ground.run(workload, Some(tool), false)?;
+                if round > 0 {
+                    played.pairs.push(Pair { tool: tool.name.to_owned(), without, with });
+                }
+            }
+        }
+        for _ in 0..COST_RUNS.min(pairs) {
+            for tool in self.those(&[TCPWATCH, ALL, LIMIT]).filter(|tool| workload.tools.contains(&tool.name))
+            {
+                let run = self.ground.run(workload, Some(tool), true)?;
+                played.costs.push(CostRun { tool: tool.name.to_owned(), run });
+            }
+        }
+        for tool in self.those(workload.tools) {
+            if let Some(ratio) = played.ratio(tool.name) {
+                self.say(&format!(
+                    "{}: {} leaves {:.2} ({:.2}-{:.2})",
+                    workload.name, tool.name, ratio.median, ratio.min, ratio.max
+                ));
+            }
+        }
+        Ok(played)
+    }
+
+    fn starts(&self) -> Result<Vec<Start>> {
+        let times = self.args.pairs.map_or(STARTS, |pairs| pairs.min(STARTS));
+        let mut starts = Vec::new();
+        for tool in self.those(STARTED) {
+            self.say(&format!("start of {}", tool.name));
+            starts.push(self.ground.start(tool, times)?);
+        }
+        Ok(starts)
+    }
+
+    fn held(&self) -> Result<Vec<Held>> {
+        let mut all = Vec::new();
+        for tool in self.those(STARTED) {
+            for watched in [true, false] {
+                self.say(&format!("{CONNECTIONS} connections beside {}", tool.name));
+                let held = self.ground.hold(tool, CONNECTIONS, watched);
+                all.push(held.with_context(|| format!("{CONNECTIONS} connections beside {}", tool.name))?);
+            }
+        }
+        Ok(all)
+    }
+}
