@@ -14,6 +14,8 @@ mod machine;
 mod page;
 mod play;
 mod process;
+#[cfg(test)]
+mod sample;
 mod stats;
 mod tools;
 mod words;
@@ -21,6 +23,7 @@ mod workload;
 
 use data::{CostRun, Held, Pair, Played, Results, Start};
 use play::Ground;
+use stats::Spread;
 use tools::{ALL, LIMIT, TCPWATCH, Tool};
 use workload::{IDLE, START, STARTED, WORKLOADS, Workload};
 
@@ -118,7 +121,7 @@ fn measure(args: &Args) -> Result<Results> {
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
     let ground = Ground { load: load.clone(), scratch, seconds: args.seconds };
     let start = ground.first_line_of(tcpwatch.to_str().context("the path of tcpwatch is no text")?)?;
-    let mut tools = tools::all(&tcpwatch, &load, &start)?;
+    let (mut tools, uncovered) = tools::all(&tcpwatch, &load, &start)?;
     check(args, &tools)?;
     tools.retain(|tool| args.tool.is_empty() || args.tool.iter().any(|name| name == tool.name));
     for tool in &mut tools {
@@ -140,6 +143,7 @@ fn measure(args: &Args) -> Result<Results> {
         command: command(args),
         machine,
         tools: bench.tools.iter().map(Tool::words).collect(),
+        uncovered,
         played: Vec::new(),
         starts: Vec::new(),
         held: Vec::new(),
@@ -238,12 +242,25 @@ impl Bench<'_> {
 
     fn starts(&self) -> Result<Vec<Start>> {
         let times = self.args.pairs.map_or(STARTS, |pairs| pairs.min(STARTS));
-        let mut starts = Vec::new();
-        for tool in self.those(STARTED) {
-            self.say(&format!("start of {}", tool.name));
-            starts.push(self.ground.start(tool, times)?);
+        let tools: Vec<&Tool> = self.those(STARTED).collect();
+        let mut measured = vec![(Vec::new(), Vec::new()); tools.len()];
+        // The first round reads the programs from the disk and does not count.
+        for round in 0..=times {
+            self.say(&format!("start: round {round} of {times}"));
+            for (tool, (ran, said)) in tools.iter().zip(&mut measured) {
+                let (ran_ms, said_ms) = self.ground.start(tool)?;
+                if round > 0 {
+                    ran.push(ran_ms);
+                    said.push(said_ms);
+                }
+            }
         }
-        Ok(starts)
+        let spread = |values| Spread::of(values).context("no start was measured");
+        let figures = tools.iter().zip(measured).map(|(tool, (ran, said))| {
+            let (ran_ms, said_ms) = (spread(ran)?, spread(said)?);
+            Ok(Start { tool: tool.name.to_owned(), mark: tool.mark.to_owned(), ran_ms, said_ms })
+        });
+        figures.collect()
     }
 
     fn held(&self) -> Result<Vec<Held>> {

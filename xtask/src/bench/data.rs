@@ -12,6 +12,8 @@ pub(super) struct Results {
     pub(super) command: String,
     pub(super) machine: Machine,
     pub(super) tools: Vec<ToolWords>,
+    /// Hooks of tcpwatch's default mode that are functions, and have no empty program here.
+    pub(super) uncovered: usize,
     pub(super) played: Vec<Played>,
     pub(super) starts: Vec<Start>,
     pub(super) held: Vec<Held>,

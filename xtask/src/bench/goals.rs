@@ -156,3 +156,38 @@ fn ready(start: &Start) -> (String, bool) {
 fn memory(held: &Held) -> (String, bool) {
     (format!("{:.1} MB", held.rss_kb as f64 / 1024.0), held.rss_kb <= 20 * 1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::sample;
+
+    fn of(goals: &[Goal], what: &str) -> (String, Option<bool>) {
+        let goal = goals.iter().find(|goal| goal.what.contains(what));
+        goal.map(|goal| (goal.figure.clone(), goal.kept)).unwrap()
+    }
+
+    #[test]
+    fn promises_are_kept_or_not_and_never_taken_for_granted() {
+        let goals = judge(&sample::results());
+        assert_eq!(of(&goals, "all programs together"), ("2.00 µs".to_owned(), Some(false)));
+        assert_eq!(of(&goals, "closed by FIN: part of the untraced"), ("0.94".to_owned(), Some(true)));
+        assert_eq!(of(&goals, "`rst_sent` events against"), ("98000 of 98000".to_owned(), Some(true)));
+        assert_eq!(of(&goals, "`--events all`, closed by FIN, JSON"), ("0.50".to_owned(), Some(false)));
+        assert_eq!(of(&goals, "best rival"), ("0.50 against 0.20 (tcpstates)".to_owned(), Some(true)));
+        assert_eq!(of(&goals, "against empty programs"), ("8.0 times".to_owned(), Some(true)));
+        assert_eq!(of(&goals, "closed ports: CPU"), ("5.0 %".to_owned(), Some(true)));
+        assert_eq!(of(&goals, "RSTs in the books"), ("98000 of 98000".to_owned(), Some(true)));
+        assert_eq!(of(&goals, "`start` line"), ("70 ms".to_owned(), Some(false)));
+        assert_eq!(of(&goals, "100,000 open"), ("12.0 MB".to_owned(), Some(true)));
+        assert_eq!(of(&goals, "SYN flood, no cookies"), ("not measured".to_owned(), None));
+    }
+
+    #[test]
+    fn a_lost_event_breaks_the_promise_of_none() {
+        let goals = judge(&sample::results());
+        let kept: Vec<_> = goals.iter().filter(|goal| goal.what == "the same: events lost").collect();
+        assert_eq!((kept[0].kept, kept[1].kept), (Some(true), Some(false)));
+        assert_eq!(kept[1].figure, "10000 of 54000");
+    }
+}

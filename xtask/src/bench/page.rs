@@ -31,6 +31,21 @@ const LIMIT_WORDS: &str = "\
 to. What they cost, the kernel takes for calling programs at all; no tool on these hooks can cost less.
 ";
 
+/// What the time in each program of tcpwatch's is for.
+const FOR: &[(&str, &str)] = &[
+    (
+        "inet_sock_set_state",
+        "finds the socket's memory, adds the state, learns the owner, files a copy at the end",
+    ),
+    ("tcp_destroy_sock", "forgets the socket"),
+    ("sock_send_length", "learns who uses a socket"),
+    ("sock_recv_length", "learns who uses a socket"),
+    ("tcp_rcv_space_adjust", "learns who uses a socket"),
+    ("tcp_send_reset", "builds the event: addresses, history, owner, kernel stack"),
+    ("tcp_receive_reset", "builds the event: addresses, history, owner, kernel stack"),
+    ("kfree_skb", "drops that tell why a SYN was turned away"),
+];
+
 /// The whole page.
 pub(super) fn render(results: &Results) -> String {
     let mut page = String::new();
@@ -60,6 +75,13 @@ fn write(page: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(page, "\n## What is promised\n")?;
     promises(page, results)?;
     writeln!(page, "\n## How it is measured\n\n{HOW}\n{LIMIT_WORDS}")?;
+    if results.uncovered > 0 {
+        writeln!(
+            page,
+            "{} more of tcpwatch's hooks are functions, on which there is no empty program: here the limit is too low.\n",
+            results.uncovered
+        )?;
+    }
     tools(page, results)?;
     noise(page, results)?;
     for played in &results.played {
@@ -258,7 +280,7 @@ fn costs(page: &mut String, played: &Played, workload: &workload::Workload) -> s
     for tool in &tools {
         write!(page, " {tool} |")?;
     }
-    writeln!(page, "\n|---|---|{}", "---|".repeat(tools.len()))?;
+    writeln!(page, " for |\n|---|---|{}---|", "---|".repeat(tools.len()))?;
     let mut names: Vec<&str> = Vec::new();
     for load in tools.iter().filter_map(|tool| played.costs(tool).next()) {
         for cost in &load.programs {
@@ -292,14 +314,14 @@ fn costs(page: &mut String, played: &Played, workload: &workload::Workload) -> s
                 None => write!(page, " |")?,
             }
         }
-        writeln!(page)?;
+        writeln!(page, " {} |", FOR.iter().find(|(of, _)| *of == name).map_or("", |(_, what)| what))?;
     }
     write!(page, "| **together** | |")?;
     for tool in &tools {
         let sum = played.bpf_ns(tool).map_or(0.0, |sum| sum.median);
         write!(page, " **{sum:.0} ns** |")?;
     }
-    writeln!(page)
+    writeln!(page, " |")
 }
 
 fn starts(page: &mut String, results: &Results) -> std::fmt::Result {
@@ -367,4 +389,51 @@ fn thousands(number: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::sample;
+
+    #[test]
+    fn the_page_says_what_was_measured_where_and_how() {
+        let page = render(&sample::results());
+        for text in [
+            "<!-- Made by `cargo xtask bench`; changes by hand are lost. -->",
+            "on 2026-01-02 03:04 UTC, of commit 0123abc:",
+            "| CPU | A CPU, 2 cores (a virtual machine: kvm) |",
+            "| memory | 24.0 GB |",
+            "3 more of tcpwatch's hooks are functions",
+            "| bpftrace printf | `bpftrace -e 'a \\| b'`; **not measured**: is not installed |",
+            "| fin | 6 | 50,000 /s | ±0 % | 50,000 /s | 50,000 /s |",
+            "| tcpwatch | 47,000 /s | **0.94** (0.92–0.96) |",
+            "| tcpwatch --events all | 25,000 /s | **0.50** (0.40–0.60) |",
+            "| empty programs | not measured |",
+            "The kernel counted 98,000 (`OutRsts`), tcpwatch's default mode delivered 98,000 `rst_sent`",
+            "| **together** | | **2000 ns** | **250 ns** | |",
+            "| tcpwatch | **70 ms** (70–70) | **40 ms** (40–40) | 1 |",
+            "| tcpwatch | watched | **12.0 MB** | 14.0 MB | 40.0 MB | 0.12 % |",
+        ] {
+            assert!(page.contains(text), "{text} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn stored_figures_give_the_same_page() {
+        let results = sample::results();
+        let stored = serde_json::to_string(&results).unwrap();
+        assert_eq!(render(&serde_json::from_str(&stored).unwrap()), render(&results));
+    }
+
+    #[test]
+    fn nothing_measured_is_a_page_too() {
+        let empty = Results { played: Vec::new(), starts: Vec::new(), held: Vec::new(), ..sample::results() };
+        assert!(render(&empty).contains("No pair of runs was played."));
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0.0, 999.0, 1000.0, 1_234_567.4].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
 }

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::data::{Held, Load, Run, Start, ToolRun};
+use super::data::{Held, Load, Run, ToolRun};
 use super::process::{self, Cores};
-use super::stats::Spread;
 use super::tools::{Kind, Tool};
 use super::words;
 use super::workload::Workload;
@@ -116,7 +115,8 @@ impl<'a> Watching<'a> {
         // The empty programs end with their input, the others as by Ctrl-C.
         drop(self.child.stdin.take());
         if self.tool.kind != Kind::Empty {
-            cmd::quiet(Command::new("kill").args(["-INT", &self.pid().to_string()]))?;
+            // The shell's own: not every system has the program.
+            cmd::quiet(Command::new("sh").args(["-c", &format!("kill -INT {}", self.pid())]))?;
         }
         let end = Instant::now() + LIMIT;
         let status = loop {
@@ -260,26 +260,16 @@ impl Ground {
         text.lines().next().map(str::to_owned).context("tcpwatch wrote nothing")
     }
 
-    /// How long a tool takes to start, several times.
-    pub(super) fn start(&self, tool: &Tool, times: usize) -> Result<Start> {
-        let (mut ran, mut said) = (Vec::new(), Vec::new());
-        // The first one reads the program from the disk.
-        for time in 0..=times {
-            sleep(SETTLE);
-            let mut command = Command::new(&self.load);
-            command.args(["start", "--mark", tool.mark, "--"]).args(&tool.argv);
-            let line = cmd::output(&mut command)?;
-            let figures: serde_json::Value =
-                serde_json::from_str(&line).with_context(|| format!("no figures of a start: {line}"))?;
-            let of = |name: &str| figures[name].as_f64().with_context(|| format!("no {name} in {line}"));
-            if time > 0 {
-                ran.push(of("ran_ms")?);
-                said.push(of("said_ms")?);
-            }
-        }
-        let spread = |values: Vec<f64>| Spread::of(values).context("no start was measured");
-        let (ran_ms, said_ms) = (spread(ran)?, spread(said)?);
-        Ok(Start { tool: tool.name.to_owned(), mark: tool.mark.to_owned(), ran_ms, said_ms })
+    /// Milliseconds until one of a tool's programs ran, and until it said that it has started.
+    pub(super) fn start(&self, tool: &Tool) -> Result<(f64, f64)> {
+        sleep(SETTLE);
+        let mut command = Command::new(&self.load);
+        command.args(["start", "--mark", tool.mark, "--"]).args(&tool.argv);
+        let line = cmd::output(&mut command)?;
+        let figures: serde_json::Value =
+            serde_json::from_str(&line).with_context(|| format!("no figures of a start: {line}"))?;
+        let of = |name: &str| figures[name].as_f64().with_context(|| format!("no {name} in {line}"));
+        Ok((of("ran_ms")?, of("said_ms")?))
     }
 
     /// A tool beside many open connections: `watched`, it sees them come; otherwise they are there when it starts.

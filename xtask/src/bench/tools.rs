@@ -82,20 +82,16 @@ impl Tool {
     }
 }
 
-/// Every tool, in the order of the tables. `start` is tcpwatch's own first line: its hooks are those of the limit.
-pub(super) fn all(tcpwatch: &Path, load: &Path, start: &str) -> Result<Vec<Tool>> {
+/// Every tool, in the order of the tables, and how many of tcpwatch's hooks are functions. `start` is tcpwatch's own first
+/// line: its tracepoints are those of the limit.
+pub(super) fn all(tcpwatch: &Path, load: &Path, start: &str) -> Result<(Vec<Tool>, usize)> {
     let tcpwatch = tcpwatch.to_str().context("the path of tcpwatch is no text")?;
     let load = load.to_str().context("the path of tcpwatch-load is no text")?;
-    let (hooks, others) = words::hooks(start)?;
-    if others > 0 {
-        println!(
-            "note: {others} of tcpwatch's hooks are functions: the empty programs are on its tracepoints alone"
-        );
-    }
+    let (hooks, functions) = words::hooks(start)?;
     let mut empty = vec![load, "empty"];
     empty.extend(hooks.iter().map(String::as_str));
     const START: &str = "\"event\":\"start\"";
-    Ok(vec![
+    let tools = vec![
         Tool::new(LIMIT, Kind::Empty, "ready", &empty),
         Tool::new(TCPWATCH, Kind::Tcpwatch, START, &[tcpwatch, "--json"]),
         Tool::new(ALL, Kind::Tcpwatch, START, &[tcpwatch, "--json", "--events", "all"]),
@@ -103,7 +99,8 @@ pub(super) fn all(tcpwatch: &Path, load: &Path, start: &str) -> Result<Vec<Tool>
         Tool::rival(PRINTF, Kind::Lines, "Attaching", &["bpftrace", "-e", PRINTF_PROGRAM]),
         Tool::rival(RESETS, Kind::Lines, "Attaching", &["bpftrace", "-e", RESETS_PROGRAM]),
         Tool::rival(COUNT, Kind::Sums, "Attaching", &["bpftrace", "-e", COUNT_PROGRAM]),
-    ])
+    ];
+    Ok((tools, functions))
 }
 
 #[cfg(test)]
@@ -113,7 +110,8 @@ mod tests {
     #[test]
     fn the_limit_has_the_hooks_of_tcpwatch() {
         let start = r#"{"hooks":{"b":{"attached":"tracepoint"},"a":{"attached":"tracepoint"},"c":{"attached":null}}}"#;
-        let tools = all(Path::new("/x/tcpwatch"), Path::new("/x/load"), start).unwrap();
+        let (tools, functions) = all(Path::new("/x/tcpwatch"), Path::new("/x/load"), start).unwrap();
+        assert_eq!(functions, 0);
         let limit = tools.iter().find(|tool| tool.name == LIMIT).unwrap();
         assert_eq!(limit.argv, ["/x/load", "empty", "a", "b"]);
         assert_eq!(limit.words().command, "load empty a b");
