@@ -16,12 +16,14 @@ use crate::counters::Counters;
 use crate::net::Netns;
 
 mod churn;
+mod compare;
 mod flood;
 mod held;
 mod programs;
 mod sys;
 mod tool;
 
+pub use compare::compare;
 pub use held::hold;
 pub use programs::{Cost, hold_empty};
 pub use tool::{become_tool, time_start};

@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::vm::Choice;
 use crate::{dist, repo, setup};
 
 mod data;
 mod goals;
+mod guests;
 mod machine;
 mod page;
 mod play;
@@ -58,6 +60,11 @@ pub(crate) struct Args {
     /// Store the figures
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also compare on the kernels of the matrix, in QEMU
+    #[arg(long)]
+    guests: bool,
+    #[command(flatten)]
+    choice: Choice,
     /// Measure nothing: make the page of stored figures
     #[arg(long, value_name = "FILE", conflicts_with_all = ["workload", "tool", "pairs", "json"])]
     from: Option<PathBuf>,
@@ -98,6 +105,9 @@ fn check(args: &Args, tools: &[Tool]) -> Result<()> {
     let words: Vec<&str> = tools.iter().map(|tool| tool.name).collect();
     if let Some(name) = args.tool.iter().find(|name| !words.contains(&name.as_str())) {
         bail!("there is no tool {name:?}\nhint: {}", words.join(", "));
+    }
+    if args.choice.is_made() && !args.guests {
+        bail!("kernels are for guests, and none is asked for\nhint: --guests");
     }
     if args.pairs == Some(0) {
         bail!("no pair of runs is no measurement\nhint: --pairs 7");
@@ -147,6 +157,7 @@ fn measure(args: &Args) -> Result<Results> {
         played: Vec::new(),
         starts: Vec::new(),
         held: Vec::new(),
+        guests: Vec::new(),
         binary: fs::metadata(&tcpwatch)?.len(),
     };
     if bench.is_asked_for(START) {
@@ -160,28 +171,33 @@ fn measure(args: &Args) -> Result<Results> {
             results.played.push(bench.play(workload)?);
         }
     }
+    if args.guests {
+        let pairs = args.pairs.unwrap_or(PAIRS);
+        results.guests = guests::measure(&args.choice, pairs, &tcpwatch, &load)?;
+    }
     Ok(results)
 }
 
 /// The command that makes the same page, without what only says where to store it.
 fn command(args: &Args) -> String {
-    let mut line = "cargo xtask bench".to_owned();
-    let mut add = |name: &str, value: String| {
-        line.push_str(&format!(" --{name} {}", crate::cmd::quote(&value)));
-    };
+    let mut words = vec!["cargo xtask bench".to_owned()];
+    let mut add = |name: &str, value: &str| words.extend([format!("--{name}"), crate::cmd::quote(value)]);
     if !args.workload.is_empty() {
-        add("workload", args.workload.join(","));
+        add("workload", &args.workload.join(","));
     }
     if !args.tool.is_empty() {
-        add("tool", args.tool.join(","));
+        add("tool", &args.tool.join(","));
     }
     if let Some(pairs) = args.pairs {
-        add("pairs", pairs.to_string());
+        add("pairs", &pairs.to_string());
     }
     if args.seconds != 1.0 {
-        add("seconds", args.seconds.to_string());
+        add("seconds", &args.seconds.to_string());
     }
-    line
+    if args.guests {
+        words.push("--guests".to_owned());
+    }
+    words.join(" ")
 }
 
 struct Bench<'a> {

@@ -44,6 +44,11 @@ impl Choice {
         self.refresh
     }
 
+    /// Whether a kernel was named.
+    pub(crate) fn is_made(&self) -> bool {
+        !self.kernel.is_empty() || self.vmlinuz.is_some()
+    }
+
     /// The kernels chosen, by name, fetched if need be.
     pub(crate) fn each(&self) -> Vec<(String, Result<Kernel>)> {
         if let (Some(vmlinuz), Some(modules)) = (&self.vmlinuz, &self.modules) {

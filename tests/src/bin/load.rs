@@ -46,6 +46,17 @@ enum Verb {
         #[arg(required = true)]
         tracepoints: Vec<String>,
     },
+    /// Play by turns without and with each tool, and print the ratios of each pair
+    Compare {
+        workload: String,
+        #[arg(long)]
+        count: u64,
+        #[arg(long)]
+        pairs: usize,
+        /// Command lines
+        #[arg(long, required = true)]
+        tool: Vec<String>,
+    },
     /// Become a tool, pinned to a core, with tracefs where it looks for it
     Tool {
         #[arg(long, default_value_t = 1)]
@@ -86,6 +97,7 @@ fn work() -> Result<()> {
         }),
         Verb::Hold { count, port } => load::hold(count, port),
         Verb::Empty { tracepoints } => load::hold_empty(&tracepoints),
+        Verb::Compare { workload, count, pairs, tool } => load::compare(&workload, count, pairs, &tool),
         Verb::Tool { core, command } => load::become_tool(core, &command),
         Verb::Start { core, mark, command } => load::time_start(core, &mark, &command),
     }

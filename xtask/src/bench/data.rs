@@ -17,6 +17,8 @@ pub(super) struct Results {
     pub(super) played: Vec<Played>,
     pub(super) starts: Vec<Start>,
     pub(super) held: Vec<Held>,
+    #[serde(default)]
+    pub(super) guests: Vec<InGuest>,
     /// Bytes of the binary that is shipped.
     pub(super) binary: u64,
 }
@@ -169,6 +171,17 @@ pub(super) struct Held {
     pub(super) maps_kb: u64,
     /// Share of a core while nothing happened.
     pub(super) idle_share: f64,
+}
+
+/// Ratios on another kernel, in an emulated machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct InGuest {
+    pub(super) kernel: String,
+    pub(super) release: String,
+    pub(super) workload: String,
+    pub(super) tool: String,
+    pub(super) rate: Spread,
+    pub(super) cpu: Spread,
 }
 
 impl Load {

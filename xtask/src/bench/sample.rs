@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::data::{
-    Books, Cost, CostRun, Held, HookBooks, Load, Machine, Pair, Played, Results, Run, Start, ToolRun,
+    Books, Cost, CostRun, Held, HookBooks, InGuest, Load, Machine, Pair, Played, Results, Run, Start, ToolRun,
 };
 use super::stats::Spread;
 use super::tools::{ALL, LIMIT, TCPSTATES, TCPWATCH, Tool};
@@ -104,6 +104,14 @@ pub(super) fn results() -> Results {
             rss_peak_kb: 14 * 1024,
             maps_kb: 40 * 1024,
             idle_share: 0.0012,
+        }],
+        guests: vec![InGuest {
+            kernel: "5.10".to_owned(),
+            release: "5.10.1".to_owned(),
+            workload: "fin".to_owned(),
+            tool: "tcpwatch --json".to_owned(),
+            rate: spread(0.9),
+            cpu: spread(1.1),
         }],
         binary: 4_458_432,
     }

@@ -28,7 +28,8 @@ pub(super) const RIVALS: &[&str] = &[PRINTF, TCPSTATES];
 
 const COUNT_PROGRAM: &str = "tracepoint:sock:inet_sock_set_state { @[args->newstate] = count(); }";
 const PRINTF_PROGRAM: &str = r#"tracepoint:sock:inet_sock_set_state { printf("%d %s %s:%d %s:%d %d -> %d\n", pid, comm, ntop(args->saddr), args->sport, ntop(args->daddr), args->dport, args->oldstate, args->newstate); }"#;
-const RESETS_PROGRAM: &str = r#"tracepoint:tcp:tcp_send_reset,tracepoint:tcp:tcp_receive_reset { printf("%d %s %s:%d %s:%d\n", pid, comm, ntop(args->saddr), args->sport, ntop(args->daddr), args->dport); }"#;
+/// One tracepoint shows addresses as `sockaddr`, the other as IPv4.
+const RESETS_PROGRAM: &str = r#"tracepoint:tcp:tcp_send_reset { printf("%d %s sent %d.%d.%d.%d:%d %d.%d.%d.%d:%d\n", pid, comm, args->saddr[4], args->saddr[5], args->saddr[6], args->saddr[7], args->saddr[2] * 256 + args->saddr[3], args->daddr[4], args->daddr[5], args->daddr[6], args->daddr[7], args->daddr[2] * 256 + args->daddr[3]); } tracepoint:tcp:tcp_receive_reset { printf("%d %s received %s:%d %s:%d\n", pid, comm, ntop(args->saddr), args->sport, ntop(args->daddr), args->dport); }"#;
 
 /// How to know that it watches, how to end it, and how to read what it wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
