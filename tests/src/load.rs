@@ -180,7 +180,8 @@ fn wait_for_end() -> Result<()> {
 
 /// Settings of a namespace for load, beside the workload's own.
 const SYSCTLS: [(&str, &str); 8] = [
-    ("ipv4/ip_local_port_range", "1024 65535"),
+    // Listeners are below.
+    ("ipv4/ip_local_port_range", "10000 65535"),
     // A port in TIME_WAIT stays taken: whether it is used again would depend on how long the run takes.
     ("ipv4/tcp_tw_reuse", "0"),
     ("ipv4/tcp_max_tw_buckets", "4194304"),

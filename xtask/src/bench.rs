@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what tcpwatch costs the host, side by side with rivals and with empty programs, as a page.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -148,7 +148,7 @@ fn measure(args: &Args) -> Result<Results> {
             println!("missing: {}: {why}", tool.name);
         }
     }
-    let mut bench = Bench { args, ground, tools, began: Instant::now() };
+    let bench = Bench { args, ground, tools, began: Instant::now() };
     let mut results = Results {
         command: command(args),
         machine,
@@ -160,21 +160,12 @@ fn measure(args: &Args) -> Result<Results> {
         guests: Vec::new(),
         binary: fs::metadata(&tcpwatch)?.len(),
     };
-    if bench.is_asked_for(START) {
-        results.starts = bench.starts()?;
-    }
-    if bench.is_asked_for(IDLE) {
-        results.held = bench.held()?;
-    }
-    for workload in WORKLOADS {
-        if bench.is_asked_for(workload.name) {
-            results.played.push(bench.play(workload)?);
-        }
-    }
-    if args.guests {
-        let pairs = args.pairs.unwrap_or(PAIRS);
-        results.guests = guests::measure(&args.choice, pairs, &tcpwatch, &load)?;
-    }
+    let measured = bench.all(&mut results, &tcpwatch, &load);
+    // An hour's figures are not lost with the last of them.
+    let kept = bench.ground.scratch.join("figures.json");
+    fs::write(&kept, serde_json::to_string(&results)?)
+        .with_context(|| format!("cannot write {}", kept.display()))?;
+    measured.with_context(|| format!("what was measured before is in {}, for `--from`", kept.display()))?;
     Ok(results)
 }
 
@@ -223,7 +214,24 @@ impl Bench<'_> {
         println!("{:>5.0} s  {words}", self.began.elapsed().as_secs_f64());
     }
 
-    fn play(&mut self, workload: &Workload) -> Result<Played> {
+    fn all(&self, results: &mut Results, tcpwatch: &Path, load: &Path) -> Result<()> {
+        if self.is_asked_for(START) {
+            results.starts = self.starts()?;
+        }
+        if self.is_asked_for(IDLE) {
+            results.held = self.held()?;
+        }
+        for workload in WORKLOADS.iter().filter(|workload| self.is_asked_for(workload.name)) {
+            results.played.push(self.play(workload)?);
+        }
+        if self.args.guests {
+            let pairs = self.args.pairs.unwrap_or(PAIRS);
+            results.guests = guests::measure(&self.args.choice, pairs, tcpwatch, load)?;
+        }
+        Ok(())
+    }
+
+    fn play(&self, workload: &Workload) -> Result<Played> {
         let usual = if workload.headline { HEADLINE_PAIRS } else { PAIRS };
         let pairs = self.args.pairs.unwrap_or(usual);
         let mut played = Played { workload: workload.name.to_owned(), pairs: Vec::new(), costs: Vec::new() };

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread::yield_now;
 
 use anyhow::{Context, Result, bail};
 
@@ -111,6 +112,22 @@ impl Flood {
     }
 }
 
+impl Flood {
+    /// Sends the frame. On a busy machine the kernel may put off what it does with frames until its queue is full: then
+    /// this one was dropped, and is sent again.
+    fn send(&self) -> Result<()> {
+        for _ in 0..1_000_000 {
+            match sys::send(self.fd.as_raw_fd(), &self.frame.0) {
+                Ok(sent) if sent == self.frame.0.len() => return Ok(()),
+                Ok(sent) => bail!("sent {sent} of {} bytes of a frame", self.frame.0.len()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => yield_now(),
+                Err(error) => return Err(error).context("sending a frame"),
+            }
+        }
+        bail!("the kernel takes no more frames")
+    }
+}
+
 impl Play for Flood {
     fn warm_up(&self) -> u64 {
         2000
@@ -130,10 +147,7 @@ impl Play for Flood {
                 CLOSED.0 + (turn % u32::from(CLOSED.1 - CLOSED.0)) as u16
             };
             self.frame.readdress(source, from, to, turn.wrapping_mul(64_007));
-            let sent = sys::send(self.fd.as_raw_fd(), &self.frame.0).context("sending a frame")?;
-            if sent != self.frame.0.len() {
-                bail!("sent {sent} of {} bytes of a frame", self.frame.0.len());
-            }
+            self.send()?;
             done += 1;
         }
         Ok(done)
