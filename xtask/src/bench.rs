@@ -131,7 +131,8 @@ fn measure(args: &Args) -> Result<Results> {
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
     let ground = Ground { load: load.clone(), scratch, seconds: args.seconds };
     let start = ground.first_line_of(tcpwatch.to_str().context("the path of tcpwatch is no text")?)?;
-    let (mut tools, uncovered) = tools::all(&tcpwatch, &load, &start)?;
+    let hooks = words::hooks(&start)?;
+    let mut tools = tools::all(&tcpwatch, &load, &hooks)?;
     check(args, &tools)?;
     tools.retain(|tool| args.tool.is_empty() || args.tool.iter().any(|name| name == tool.name));
     for tool in &mut tools {
@@ -153,7 +154,8 @@ fn measure(args: &Args) -> Result<Results> {
         command: command(args),
         machine,
         tools: bench.tools.iter().map(Tool::words).collect(),
-        uncovered,
+        uncovered: hooks.functions,
+        refused: hooks.refused,
         played: Vec::new(),
         starts: Vec::new(),
         held: Vec::new(),

@@ -160,9 +160,10 @@ impl Play for Flood {
     fn proof(&self, total: u64) -> (&'static str, u64) {
         match (&self.listener, self.cookies) {
             (None, _) => ("OutRsts", total),
-            // What fits into the queue is answered without a cookie, or not dropped.
-            (Some(_), 0) => ("ListenDrops", total.saturating_sub(8192)),
-            (Some(_), _) => ("SyncookiesSent", total.saturating_sub(8192)),
+            // What fits into the queue is neither dropped nor answered with a cookie, and on a slow machine it runs out of
+            // time there and makes room for others.
+            (Some(_), 0) => ("ListenDrops", total / 10 * 9),
+            (Some(_), _) => ("SyncookiesSent", total / 10 * 9),
         }
     }
 }

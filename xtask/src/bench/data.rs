@@ -14,6 +14,8 @@ pub(super) struct Results {
     pub(super) tools: Vec<ToolWords>,
     /// Hooks of tcpwatch's default mode that are functions, and have no empty program here.
     pub(super) uncovered: usize,
+    /// Hooks that this kernel does not grant.
+    pub(super) refused: usize,
     pub(super) played: Vec<Played>,
     pub(super) starts: Vec<Start>,
     pub(super) held: Vec<Held>,

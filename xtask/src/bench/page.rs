@@ -82,10 +82,17 @@ fn write(page: &mut String, results: &Results) -> std::fmt::Result {
             results.uncovered
         )?;
     }
+    if results.refused > 0 {
+        writeln!(
+            page,
+            "This kernel grants tcpwatch no way to attach {} of its hooks; `tcpwatch doctor` names them, and what is not seen without them.\n",
+            results.refused
+        )?;
+    }
     tools(page, results)?;
     noise(page, results)?;
     for played in &results.played {
-        workload(page, played)?;
+        workload(page, played, results.refused)?;
     }
     starts(page, results)?;
     held(page, results)?;
@@ -183,7 +190,7 @@ fn noise(page: &mut String, results: &Results) -> std::fmt::Result {
     Ok(())
 }
 
-fn workload(page: &mut String, played: &Played) -> std::fmt::Result {
+fn workload(page: &mut String, played: &Played, refused: usize) -> std::fmt::Result {
     let Some(workload) = workload::find(&played.workload) else { return Ok(()) };
     writeln!(page, "\n## {}\n\n{} (`{}`)\n", workload.title, workload.about, workload.name)?;
     let rate = Spread::of(played.pairs.iter().map(|pair| pair.without.load.rate()));
@@ -215,6 +222,12 @@ fn workload(page: &mut String, played: &Played) -> std::fmt::Result {
             thousands(events as f64),
             hooks_lost(&all)
         )?;
+        if events == 0 && refused > 0 {
+            writeln!(
+                page,
+                "What tells these events is among the {refused} hooks that this kernel does not grant, so here this costs less than elsewhere."
+            )?;
+        }
     }
     costs(page, played, workload)
 }

@@ -89,6 +89,7 @@ pub(super) fn results() -> Results {
         },
         tools: vec![missing.words()],
         uncovered: 3,
+        refused: 25,
         played: vec![played("fin"), played("rst"), played("syn-closed")],
         starts: vec![Start {
             tool: TCPWATCH.to_owned(),

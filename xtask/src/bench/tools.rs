@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::data::ToolWords;
-use super::words;
+use super::words::Hooks;
 use crate::{cmd, repo};
 
 /// tcpwatch as most people start it.
@@ -83,16 +83,14 @@ impl Tool {
     }
 }
 
-/// Every tool, in the order of the tables, and how many of tcpwatch's hooks are functions. `start` is tcpwatch's own first
-/// line: its tracepoints are those of the limit.
-pub(super) fn all(tcpwatch: &Path, load: &Path, start: &str) -> Result<(Vec<Tool>, usize)> {
+/// Every tool, in the order of the tables. The limit has the tracepoints of tcpwatch.
+pub(super) fn all(tcpwatch: &Path, load: &Path, hooks: &Hooks) -> Result<Vec<Tool>> {
     let tcpwatch = tcpwatch.to_str().context("the path of tcpwatch is no text")?;
     let load = load.to_str().context("the path of tcpwatch-load is no text")?;
-    let (hooks, functions) = words::hooks(start)?;
     let mut empty = vec![load, "empty"];
-    empty.extend(hooks.iter().map(String::as_str));
+    empty.extend(hooks.tracepoints.iter().map(String::as_str));
     const START: &str = "\"event\":\"start\"";
-    let tools = vec![
+    Ok(vec![
         Tool::new(LIMIT, Kind::Empty, "ready", &empty),
         Tool::new(TCPWATCH, Kind::Tcpwatch, START, &[tcpwatch, "--json"]),
         Tool::new(ALL, Kind::Tcpwatch, START, &[tcpwatch, "--json", "--events", "all"]),
@@ -100,8 +98,7 @@ pub(super) fn all(tcpwatch: &Path, load: &Path, start: &str) -> Result<(Vec<Tool
         Tool::rival(PRINTF, Kind::Lines, "Attaching", &["bpftrace", "-e", PRINTF_PROGRAM]),
         Tool::rival(RESETS, Kind::Lines, "Attaching", &["bpftrace", "-e", RESETS_PROGRAM]),
         Tool::rival(COUNT, Kind::Sums, "Attaching", &["bpftrace", "-e", COUNT_PROGRAM]),
-    ];
-    Ok((tools, functions))
+    ])
 }
 
 #[cfg(test)]
@@ -110,9 +107,8 @@ mod tests {
 
     #[test]
     fn the_limit_has_the_hooks_of_tcpwatch() {
-        let start = r#"{"hooks":{"b":{"attached":"tracepoint"},"a":{"attached":"tracepoint"},"c":{"attached":null}}}"#;
-        let (tools, functions) = all(Path::new("/x/tcpwatch"), Path::new("/x/load"), start).unwrap();
-        assert_eq!(functions, 0);
+        let hooks = Hooks { tracepoints: ["a", "b"].map(str::to_owned).into(), ..Hooks::default() };
+        let tools = all(Path::new("/x/tcpwatch"), Path::new("/x/load"), &hooks).unwrap();
         let limit = tools.iter().find(|tool| tool.name == LIMIT).unwrap();
         assert_eq!(limit.argv, ["/x/load", "empty", "a", "b"]);
         assert_eq!(limit.words().command, "load empty a b");

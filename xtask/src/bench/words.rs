@@ -122,20 +122,30 @@ pub(super) fn lost(text: &str) -> u64 {
     sum
 }
 
-/// Names of the hooks that tcpwatch attached as tracepoints, and how many it attached in another way.
-pub(super) fn hooks(start: &str) -> Result<(Vec<String>, usize)> {
+/// How tcpwatch is attached.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Hooks {
+    pub(super) tracepoints: Vec<String>,
+    /// How many are functions.
+    pub(super) functions: usize,
+    /// How many this kernel does not grant.
+    pub(super) refused: usize,
+}
+
+/// From tcpwatch's first line.
+pub(super) fn hooks(start: &str) -> Result<Hooks> {
     let start: Value = serde_json::from_str(start).context("tcpwatch's first line is no JSON")?;
     let hooks: BTreeMap<String, Value> =
         serde_json::from_value(start["hooks"].clone()).context("a start without hooks")?;
-    let (mut tracepoints, mut others) = (Vec::new(), 0);
+    let mut found = Hooks::default();
     for (name, hook) in hooks {
         match hook["attached"].as_str() {
-            Some("tracepoint") => tracepoints.push(name),
-            Some(_) => others += 1,
-            None => {}
+            Some("tracepoint") => found.tracepoints.push(name),
+            Some(_) => found.functions += 1,
+            None => found.refused += 1,
         }
     }
-    Ok((tracepoints, others))
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -187,7 +197,8 @@ mod tests {
     #[test]
     fn the_hooks_of_a_start_are_told_apart_by_how_they_are_attached() {
         let start = LINES.lines().next().unwrap();
-        assert_eq!(hooks(start).unwrap(), (vec!["a".to_owned()], 1));
+        let told = Hooks { tracepoints: vec!["a".to_owned()], functions: 1, refused: 1 };
+        assert_eq!(hooks(start).unwrap(), told);
     }
 
     #[test]
