@@ -81,8 +81,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         None => measure(args)?,
     };
     if let Some(file) = &args.json {
-        let text = serde_json::to_string(&results)?;
-        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        keep(&results, file)?;
     }
     let whole = args.workload.is_empty() && args.tool.is_empty();
     let page = page::render(&results);
@@ -162,13 +161,17 @@ fn measure(args: &Args) -> Result<Results> {
         guests: Vec::new(),
         binary: fs::metadata(&tcpwatch)?.len(),
     };
-    let measured = bench.all(&mut results, &tcpwatch, &load);
-    // An hour's figures are not lost with the last of them.
     let kept = bench.ground.scratch.join("figures.json");
-    fs::write(&kept, serde_json::to_string(&results)?)
-        .with_context(|| format!("cannot write {}", kept.display()))?;
-    measured.with_context(|| format!("what was measured before is in {}, for `--from`", kept.display()))?;
+    bench
+        .all(&mut results, &kept, &tcpwatch, &load)
+        .with_context(|| format!("what was measured before is in {}, for `--from`", kept.display()))?;
     Ok(results)
+}
+
+/// Stores what was measured so far: half an hour's figures must not be lost with the last of them.
+fn keep(results: &Results, file: &Path) -> Result<()> {
+    fs::write(file, serde_json::to_string(results)?)
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// The command that makes the same page, without what only says where to store it.
@@ -216,15 +219,17 @@ impl Bench<'_> {
         println!("{:>5.0} s  {words}", self.began.elapsed().as_secs_f64());
     }
 
-    fn all(&self, results: &mut Results, tcpwatch: &Path, load: &Path) -> Result<()> {
+    fn all(&self, results: &mut Results, kept: &Path, tcpwatch: &Path, load: &Path) -> Result<()> {
         if self.is_asked_for(START) {
             results.starts = self.starts()?;
         }
         if self.is_asked_for(IDLE) {
             results.held = self.held()?;
         }
+        keep(results, kept)?;
         for workload in WORKLOADS.iter().filter(|workload| self.is_asked_for(workload.name)) {
             results.played.push(self.play(workload)?);
+            keep(results, kept)?;
         }
         if self.args.guests {
             let pairs = self.args.pairs.unwrap_or(PAIRS);
