@@ -58,6 +58,8 @@ pub struct Options {
     /// Operations to play; or until the time is over.
     pub count: Option<u64>,
     pub time: Duration,
+    /// Operations before the clock runs, instead of the workload's own number.
+    pub warm_up: Option<u64>,
     /// The core to run on.
     pub core: usize,
     /// `net.ipv4.tcp_syncookies`.
@@ -129,7 +131,7 @@ pub fn run(options: &Options) -> Result<()> {
         Workload::Bulk => Box::new(held::Bulk::new()?),
     };
     play.netns().stay()?;
-    let warmed = play.play(&Limit::of_count(play.warm_up()))?;
+    let warmed = play.play(&Limit::of_count(options.warm_up.unwrap_or(play.warm_up())))?;
     say("ready")?;
     let mut line = String::new();
     if std::io::stdin().lock().read_line(&mut line)? == 0 {

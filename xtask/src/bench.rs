@@ -27,7 +27,7 @@ use data::{CostRun, Held, Pair, Played, Results, Start};
 use play::Ground;
 use stats::Spread;
 use tools::{ALL, LIMIT, TCPWATCH, Tool};
-use workload::{IDLE, START, STARTED, WORKLOADS, Workload};
+use workload::{HELD, IDLE, START, STARTED, WORKLOADS, Workload};
 
 /// Where the page lies.
 const PAGE: &str = "docs/performance.md";
@@ -223,12 +223,13 @@ impl Bench<'_> {
         if self.is_asked_for(START) {
             results.starts = self.starts()?;
         }
-        if self.is_asked_for(IDLE) {
-            results.held = self.held()?;
-        }
         keep(results, kept)?;
         for workload in WORKLOADS.iter().filter(|workload| self.is_asked_for(workload.name)) {
             results.played.push(self.play(workload)?);
+            keep(results, kept)?;
+        }
+        if self.is_asked_for(IDLE) {
+            results.held = self.held()?;
             keep(results, kept)?;
         }
         if self.args.guests {
@@ -296,7 +297,7 @@ impl Bench<'_> {
 
     fn held(&self) -> Result<Vec<Held>> {
         let mut all = Vec::new();
-        for tool in self.those(STARTED) {
+        for tool in self.those(HELD) {
             for watched in [true, false] {
                 self.say(&format!("{CONNECTIONS} connections beside {}", tool.name));
                 let held = self.ground.hold(tool, CONNECTIONS, watched);
@@ -304,5 +305,58 @@ impl Bench<'_> {
             }
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &str) -> Args {
+        Line::parse_from(std::iter::once("bench").chain(line.split_whitespace())).args
+    }
+
+    #[test]
+    fn the_page_names_the_command_without_where_it_was_stored() {
+        assert_eq!(command(&args("")), "cargo xtask bench");
+        assert_eq!(
+            command(&args("--workload fin,start --pairs 3 --seconds 0.5 --guests --json x --out y")),
+            "cargo xtask bench --workload fin,start --pairs 3 --seconds 0.5 --guests"
+        );
+    }
+
+    #[test]
+    fn words_that_mean_nothing_are_errors() {
+        let tools =
+            tools::all(Path::new("/x/tcpwatch"), Path::new("/x/load"), &words::Hooks::default()).unwrap();
+        check(&args("--workload rst,idle --tool tcpwatch,tcpstates --pairs 1"), &tools).unwrap();
+        for (line, word) in [
+            ("--workload fins", "fins"),
+            ("--tool perf", "perf"),
+            ("--pairs 0", "no pair"),
+            ("--kernel 6.12", "--guests"),
+        ] {
+            let error = check(&args(line), &tools).unwrap_err().to_string();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_workload_measures_tools_that_there_are() {
+        let tools =
+            tools::all(Path::new("/x/tcpwatch"), Path::new("/x/load"), &words::Hooks::default()).unwrap();
+        let there = |name: &&str| tools.iter().any(|tool| tool.name == *name);
+        for workload in WORKLOADS {
+            assert!(workload.tools.iter().all(|name| there(name)), "{}", workload.name);
+            assert!(workload::find(workload.name).is_some());
+        }
+        assert!(STARTED.iter().all(|name| there(name)));
     }
 }

@@ -144,7 +144,7 @@ fn guest<'a>(kernel: &'a Kernel, files: &[(PathBuf, String)], programs: Option<&
 /// The static binaries that `dist` has built, as far as they are there.
 fn binaries() -> Result<Vec<(PathBuf, String)>> {
     let dist = repo::dist_dir()?;
-    let names = ["tcpwatch", "tcpwatch-scenario"];
+    let names = ["tcpwatch", "tcpwatch-scenario", "tcpwatch-load"];
     Ok(names
         .iter()
         .map(|name| (dist.join(name), format!("/bin/{name}")))

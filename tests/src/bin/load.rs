@@ -29,6 +29,9 @@ enum Verb {
         /// Seconds after which no more are played
         #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
         time: f64,
+        /// Operations before the clock runs [default: 2000]
+        #[arg(long, value_name = "N")]
+        warm_up: Option<u64>,
         #[arg(long, default_value_t = 0)]
         core: usize,
         /// net.ipv4.tcp_syncookies for syn-flood
@@ -87,10 +90,11 @@ fn main() -> ExitCode {
 
 fn work() -> Result<()> {
     match Cli::parse().verb {
-        Verb::Play { workload, count, time, core, cookies, programs_of } => load::run(&Options {
+        Verb::Play { workload, count, time, warm_up, core, cookies, programs_of } => load::run(&Options {
             workload,
             count,
             time: Duration::try_from_secs_f64(time)?,
+            warm_up,
             core,
             cookies,
             programs_of,

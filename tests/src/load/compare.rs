@@ -37,7 +37,8 @@ pub fn compare(workload: &str, count: u64, pairs: usize, tools: &[String]) -> Re
 fn play(workload: &str, count: u64) -> Result<(f64, f64)> {
     let program = std::env::current_exe().context("finding our own program")?;
     let mut start = Command::new(program);
-    start.args(["play", workload, "--time=600", &format!("--count={count}")]);
+    let warm_up = format!("--warm-up={}", count / 5);
+    start.args(["play", workload, "--time=600", &format!("--count={count}"), &warm_up]);
     let mut child =
         start.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting the load")?;
     let mut input = child.stdin.take().context("a load without input")?;

@@ -14,7 +14,7 @@ use crate::vm::{Choice, Guest, Kernel};
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// What is played there, with so many operations.
-const WORKLOADS: &[(&str, u32)] = &[("fin", 2000), ("rst", 2000), ("closed-port", 4000)];
+const WORKLOADS: &[(&str, u32)] = &[("fin", 1000), ("rst", 1000), ("closed-port", 2000)];
 
 const TOOLS: &[&str] = &["tcpwatch --json", "tcpwatch --json --events all"];
 

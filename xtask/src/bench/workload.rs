@@ -144,8 +144,9 @@ pub(super) const WORKLOADS: &[Workload] = &[
 pub(super) const START: &str = "start";
 pub(super) const IDLE: &str = "idle";
 
-/// Tools whose start and whose memory beside open connections is measured.
+/// Tools whose start is measured, and tools whose memory beside open connections is.
 pub(super) const STARTED: &[&str] = &[TCPWATCH, ALL, TCPSTATES, PRINTF];
+pub(super) const HELD: &[&str] = &[TCPWATCH, TCPSTATES, PRINTF];
 
 pub(super) fn find(name: &str) -> Option<&'static Workload> {
     WORKLOADS.iter().find(|workload| workload.name == name)
