@@ -354,9 +354,9 @@ mod tests {
             tools::all(Path::new("/x/tcpwatch"), Path::new("/x/load"), &words::Hooks::default()).unwrap();
         let there = |name: &&str| tools.iter().any(|tool| tool.name == *name);
         for workload in WORKLOADS {
-            assert!(workload.tools.iter().all(|name| there(name)), "{}", workload.name);
+            assert!(workload.tools.iter().all(there), "{}", workload.name);
             assert!(workload::find(workload.name).is_some());
         }
-        assert!(STARTED.iter().all(|name| there(name)));
+        assert!(STARTED.iter().chain(HELD).all(there));
     }
 }
