@@ -131,7 +131,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         args: &["bulk"],
         title: "Bulk transfer",
         about: "One connection; 32 KiB are sent and read, over and over.",
-        unit: "transfer of 32 KiB",
+        unit: "transfer",
         count: None,
         headline: false,
         tools: &[LIMIT, TCPWATCH, ALL, TCPSTATES],
