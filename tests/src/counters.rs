@@ -45,11 +45,14 @@ impl Counters {
 
     /// All counters that grew, for messages.
     pub fn grown(&self, before: &Self) -> String {
-        let grown = self.0.keys().filter_map(|name| match self.since(before, name) {
-            0 => None,
-            more => Some(format!("{name}+{more}")),
-        });
+        let grown = self.growth(before).into_iter().map(|(name, more)| format!("{name}+{more}"));
         grown.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The same by name.
+    pub fn growth(&self, before: &Self) -> BTreeMap<String, u64> {
+        let grown = self.0.keys().map(|name| (name.clone(), self.since(before, name)));
+        grown.filter(|(_, more)| *more > 0).collect()
     }
 }
 

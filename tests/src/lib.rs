@@ -3,7 +3,7 @@
 //! `scenarios` are the scripts, `stage` is what they play on, `actor` and `raw` are who plays, `expect` is what
 //! they know, `judge` compares it with what tcpwatch printed, `run` holds all of it together. `census` looks at the
 //! kernel's own text. Suites of their own: `histories` plays random acts of many processes at once, `hosts` tries bad
-//! input and bad hosts, `incidents` are whole stories with real programs.
+//! input and bad hosts, `incidents` are whole stories with real programs. `load` is for measuring, and judges nothing.
 
 pub mod actor;
 mod census;
@@ -13,6 +13,7 @@ pub mod histories;
 pub mod hosts;
 pub mod incidents;
 pub mod judge;
+pub mod load;
 pub mod net;
 pub mod packet;
 pub mod raw;

@@ -63,6 +63,11 @@ impl Netns {
         result
     }
 
+    /// Moves the calling thread here for good: so tracers find the namespace by its process, as they do on a host.
+    pub fn stay(&self) -> Result<()> {
+        sys::enter_netns(&self.file).context("entering a network namespace")
+    }
+
     /// A path under which other programs find this namespace.
     fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())

@@ -12,6 +12,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What goes to users, and what goes into the guests of the test matrix beside it: package and binary.
 const TCPWATCH: (&str, &str) = ("tcpwatch", "tcpwatch");
 const SCENARIO: (&str, &str) = ("tcpwatch-tests", "tcpwatch-scenario");
+const LOAD: (&str, &str) = ("tcpwatch-tests", "tcpwatch-load");
 
 /// Both binaries, ready to be copied anywhere.
 pub(crate) struct Dist {
@@ -27,6 +28,11 @@ pub(crate) fn main() -> Result<()> {
 /// What the tests need: the binary under test and the one that provokes the events.
 pub(crate) fn build_all() -> Result<Dist> {
     Ok(Dist { tcpwatch: build(TCPWATCH)?, scenario: build(SCENARIO)? })
+}
+
+/// What is measured, tcpwatch as it is shipped, and what plays the load.
+pub(crate) fn build_bench() -> Result<(PathBuf, PathBuf)> {
+    Ok((build(TCPWATCH)?, build(LOAD)?))
 }
 
 fn build((package, binary): (&str, &str)) -> Result<PathBuf> {

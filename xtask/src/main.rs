@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cmd;
 mod dist;
 mod docs;
@@ -32,6 +33,9 @@ enum Verb {
         /// Asks nothing anyway; for fingers that are used to it
         #[arg(long, short)]
         yes: bool,
+        /// Also the rivals that `bench` measures
+        #[arg(long)]
+        bench: bool,
     },
     /// Build tcpwatch and start it as root
     Run {
@@ -41,6 +45,8 @@ enum Verb {
     },
     /// Run every test, on this machine and on real kernels
     Test(test::Args),
+    /// Measure what tcpwatch costs, beside rivals, and write docs/performance.md
+    Bench(bench::Args),
     /// Boot real kernels in QEMU and run a command on each
     Vm(vm::Args),
     /// Build the static binary to ship
@@ -57,12 +63,13 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
-        Verb::Setup { yes: _ } => setup::main(),
+        Verb::Setup { yes: _, bench } => setup::main(bench),
         Verb::Run { args } => run::main(&args),
         Verb::Test(args) => match test::main(&args) {
             Ok(false) => return ExitCode::FAILURE,
             other => other.map(drop),
         },
+        Verb::Bench(args) => bench::main(&args),
         Verb::Vm(args) => vm::main(&args),
         Verb::Dist => dist::main(),
         Verb::Docs => docs::main(),

@@ -79,6 +79,24 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// Rivals that `cargo xtask bench` measures beside tcpwatch; nothing else needs them.
+const BENCH_NEEDS: &[Need] = &[
+    Need {
+        what: "bpftrace",
+        why: "is measured beside tcpwatch",
+        here: || program("bpftrace"),
+        packages: &["bpftrace"],
+        elsewhere: "bpftrace",
+    },
+    Need {
+        what: "tcpstates of libbpf-tools",
+        why: "is measured beside tcpwatch",
+        here: || program("tcpstates"),
+        packages: &["libbpf-tools"],
+        elsewhere: "tcpstates of bcc's libbpf-tools",
+    },
+];
+
 /// The linker for BPF object files; one release for everybody, because its LLVM must read what rustc's wrote.
 const BPF_LINKER: &str = "bpf-linker@0.13.0";
 
@@ -92,10 +110,41 @@ enum BpfRustc {
     Nightly,
 }
 
-/// `cargo xtask setup`.
-pub(crate) fn main() -> Result<()> {
-    if ensure()? == 0 {
+/// `cargo xtask setup`, with what `bench` is for.
+pub(crate) fn main(bench: bool) -> Result<()> {
+    let mut missing = ensure()?;
+    if bench {
+        missing += install(BENCH_NEEDS)?;
+    }
+    if missing == 0 {
         println!("everything is there");
+    }
+    Ok(())
+}
+
+/// Installs what is missing of what packages alone bring, and hands back how much that was.
+fn install(needs: &[Need]) -> Result<usize> {
+    let missing: Vec<_> = needs.iter().filter(|need| !(need.here)()).collect();
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    announce(&missing);
+    let packages: Vec<_> = missing.iter().flat_map(|need| need.packages).copied().collect();
+    apt(&packages, &missing)?;
+    check_installed(&packages, &missing)?;
+    Ok(missing.len())
+}
+
+fn announce(missing: &[&Need]) {
+    for need in missing {
+        println!("missing: {}, which {} (packages: {})", need.what, need.why, need.packages.join(" "));
+    }
+}
+
+fn check_installed(packages: &[&str], missing: &[&Need]) -> Result<()> {
+    let still: Vec<_> = missing.iter().filter(|need| !(need.here)()).map(|need| need.what).collect();
+    if !still.is_empty() {
+        bail!("installed {}, yet still missing: {}", packages.join(" "), still.join(", "));
     }
     Ok(())
 }
@@ -107,9 +156,7 @@ pub(crate) fn ensure() -> Result<usize> {
     if missing.is_empty() && !linker {
         return Ok(0);
     }
-    for need in &missing {
-        println!("missing: {}, which {} (packages: {})", need.what, need.why, need.packages.join(" "));
-    }
+    announce(&missing);
     if linker {
         println!("missing: bpf-linker, which links the kernel programs ({BPF_LINKER} from cargo)");
     }
@@ -124,10 +171,7 @@ pub(crate) fn ensure() -> Result<usize> {
     if linker {
         install_linker()?;
     }
-    let still: Vec<_> = missing.iter().filter(|need| !(need.here)()).map(|need| need.what).collect();
-    if !still.is_empty() {
-        bail!("installed {}, yet still missing: {}", packages.join(" "), still.join(", "));
-    }
+    check_installed(&packages, &missing)?;
     if !bpf_linker_works() {
         bail!(
             "installed {BPF_LINKER}, yet `bpf-linker --version` fails\nhint: is cargo's bin folder on the PATH?"
@@ -141,7 +185,7 @@ fn apt(packages: &[&str], missing: &[&Need]) -> Result<()> {
     if repo::which("apt-get").is_none() {
         let by_hand: Vec<_> = missing.iter().map(|need| format!("  {}", need.elsewhere)).collect();
         bail!(
-            "this machine has no apt\nhint: install by hand:\n{}\n  cargo install {BPF_LINKER}",
+            "this machine has no apt\nhint: install by hand what `cargo xtask setup` would:\n{}\n  cargo install {BPF_LINKER}",
             by_hand.join("\n")
         );
     }
@@ -159,10 +203,10 @@ fn apt(packages: &[&str], missing: &[&Need]) -> Result<()> {
     if let Err(error) = cmd::quiet(get().arg("update")) {
         eprintln!("warning: {error:#}");
     }
-    cmd::quiet(get().args(["install", "-y", "--no-install-recommends"]).args(packages)).context(
-        "cannot install the packages\n\
-         hint: on a Debian without them: rustup toolchain install nightly --component rust-src",
-    )
+    let by_hand: Vec<_> = missing.iter().map(|need| need.elsewhere).collect();
+    cmd::quiet(get().args(["install", "-y", "--no-install-recommends"]).args(packages)).with_context(|| {
+        format!("cannot install the packages\nhint: on a Debian without them: {}", by_hand.join("; "))
+    })
 }
 
 fn install_linker() -> Result<()> {

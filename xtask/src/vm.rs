@@ -44,6 +44,11 @@ impl Choice {
         self.refresh
     }
 
+    /// Whether a kernel was named.
+    pub(crate) fn is_made(&self) -> bool {
+        !self.kernel.is_empty() || self.vmlinuz.is_some()
+    }
+
     /// The kernels chosen, by name, fetched if need be.
     pub(crate) fn each(&self) -> Vec<(String, Result<Kernel>)> {
         if let (Some(vmlinuz), Some(modules)) = (&self.vmlinuz, &self.modules) {
@@ -139,7 +144,7 @@ fn guest<'a>(kernel: &'a Kernel, files: &[(PathBuf, String)], programs: Option<&
 /// The static binaries that `dist` has built, as far as they are there.
 fn binaries() -> Result<Vec<(PathBuf, String)>> {
     let dist = repo::dist_dir()?;
-    let names = ["tcpwatch", "tcpwatch-scenario"];
+    let names = ["tcpwatch", "tcpwatch-scenario", "tcpwatch-load"];
     Ok(names
         .iter()
         .map(|name| (dist.join(name), format!("/bin/{name}")))

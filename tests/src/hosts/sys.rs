@@ -1,6 +1,6 @@
 //! The system calls that make a host odd: namespaces, mounts, privileges, the kernel's list of BPF objects.
 //!
-//! The other half of this crate's `unsafe`; everything runs in a process with one thread unless it says otherwise.
+//! The second part of this crate's `unsafe`; everything runs in a process with one thread unless it says otherwise.
 
 use std::ffi::CString;
 use std::io;
@@ -43,7 +43,7 @@ pub(crate) fn bind(source: &str, target: &str) -> io::Result<()> {
     mount(Some(source), target, None, libc::MS_BIND)
 }
 
-pub(super) fn mount_new(kind: &str, target: &str) -> io::Result<()> {
+pub(crate) fn mount_new(kind: &str, target: &str) -> io::Result<()> {
     mount(Some("none"), target, Some(kind), 0)
 }
 
