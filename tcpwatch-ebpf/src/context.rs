@@ -1,5 +1,6 @@
 //! One view on the arguments of every program type, so that a hook is written once and attached in several ways.
 
+use crate::kernel::field::at;
 use crate::maps::CALLS;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext};
@@ -14,10 +15,17 @@ pub trait Hooked {
     fn context(&self) -> *mut c_void;
 }
 
+/// An argument as a plain number. Loaded from the context it would be a pointer to the verifier, with which it allows no
+/// arithmetic: and the tables find a socket by a hash of its address.
+#[inline(always)]
+fn number(context: *mut c_void, n: usize) -> u64 {
+    at(context as u64 + 8 * n as u64)
+}
+
 impl Hooked for FEntryContext {
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
-        FEntryContext::arg(self, n)
+        number(self.as_ptr(), n)
     }
     #[inline(always)]
     fn context(&self) -> *mut c_void {
@@ -62,7 +70,7 @@ pub struct Exit {
 impl Hooked for Exit {
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
-        self.context.arg(n)
+        number(self.context.as_ptr(), n)
     }
     #[inline(always)]
     fn context(&self) -> *mut c_void {
@@ -73,39 +81,8 @@ impl Hooked for Exit {
 impl Returned for Exit {
     #[inline(always)]
     fn returned(&self) -> u64 {
-        // The argument count is read-only data, a constant to the verifier, so every arm but one is dead code.
-        let context = self.context.as_ptr();
-        match self.args {
-            1 => load::<8>(context),
-            2 => load::<16>(context),
-            3 => load::<24>(context),
-            4 => load::<32>(context),
-            5 => load::<40>(context),
-            6 => load::<48>(context),
-            7 => load::<56>(context),
-            _ => 0,
-        }
+        number(self.context.as_ptr(), self.args as usize)
     }
-}
-
-/// Loads a word of the context at a fixed distance.
-///
-/// In assembler, because the compiler would fold the arms above into one load at a computed address, and the verifier
-/// refuses any arithmetic on the context.
-#[inline(always)]
-fn load<const OFFSET: usize>(context: *mut c_void) -> u64 {
-    let value: u64;
-    // SAFETY: reads one word; the verifier holds the distance against the function's arguments.
-    unsafe {
-        core::arch::asm!(
-            "{value} = *(u64 *)({context} + {offset})",
-            value = out(reg) value,
-            context = in(reg) context,
-            offset = const OFFSET,
-            options(pure, readonly, nostack),
-        );
-    }
-    value
 }
 
 /// kretprobe: the arguments are those that [`stash`] kept at the function's start on this CPU.

@@ -9,7 +9,6 @@ use crate::emit::{self, Event};
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::Sock;
 use crate::maps::REMOVED_REQUEST;
-use crate::owners;
 use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
@@ -42,7 +41,6 @@ fn handle(context: &impl Returned) -> Option<()> {
     let kind = if killed { kind::RST_RECEIVED } else { kind::RST_IGNORED };
     let flow = segment.flow_of_receiver(listener.netns());
     // The listener stands in for the request: its owner is the one to know.
-    owners::memory(listener);
     let what = (kind, hook::TCP_CHECK_REQ, deliver::RST);
     let mut storage = MaybeUninit::uninit();
     let event = Event::begin(&mut storage, what, &flow, listener, state::LISTEN)
