@@ -3,9 +3,10 @@
 //! A kernel has 150 000 to 250 000 functions with its modules: all names lie in one string, and a sorted list of
 //! addresses points into it.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::thread::JoinHandle;
 
 /// No kernel function is longer. An address further behind the last symbol belongs to code that has none, such as a
 /// BPF program that was loaded later.
@@ -19,9 +20,11 @@ const KEPT: usize = 1024;
 const END: char = '\n';
 
 /// The function names of the running kernel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Symbols {
     table: OnceCell<Table>,
+    /// A thread that reads them.
+    coming: RefCell<Option<JoinHandle<Table>>>,
 }
 
 #[derive(Debug, Default)]
@@ -56,20 +59,32 @@ pub struct Found<'a> {
 }
 
 impl Symbols {
-    /// Reads `/proc/kallsyms` at the first question: most runs see no event for a while and some see none at all. A
-    /// file that cannot be read counts as hidden.
+    /// Begins to read `/proc/kallsyms` in a thread: it takes some tenths of a second, on a loaded host seconds. A file that cannot
+    /// be read counts as hidden.
     pub fn load() -> Self {
-        Self::default()
+        // Opened here: the loader leaves nobody a descriptor for a moment.
+        let file = File::open("/proc/kallsyms");
+        let read = || file.and_then(|file| Table::parse(BufReader::with_capacity(1 << 16, file)));
+        let load = || read().unwrap_or_else(|_| Table { hidden: true, ..Table::default() });
+        match std::thread::Builder::new().name("symbols".to_owned()).spawn(load) {
+            Ok(thread) => Self { table: OnceCell::new(), coming: RefCell::new(Some(thread)) },
+            Err(_) => Self::none(),
+        }
+    }
+
+    /// Whether a question is answered at once; if not, it waits for the thread.
+    pub fn ready(&self) -> bool {
+        self.coming.borrow().as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// A table that knows nothing.
     pub fn none() -> Self {
-        Self { table: OnceCell::from(Table { hidden: true, ..Table::default() }) }
+        Self::from(Table { hidden: true, ..Table::default() })
     }
 
     /// From text in the format of `/proc/kallsyms`.
     pub fn parse(text: impl BufRead) -> io::Result<Self> {
-        Ok(Self { table: OnceCell::from(Table::parse(text)?) })
+        Ok(Self::from(Table::parse(text)?))
     }
 
     /// The kernel does not show addresses (`kernel.kptr_restrict`, no CAP_SYSLOG), or not at all.
@@ -89,10 +104,15 @@ impl Symbols {
 
     fn table(&self) -> &Table {
         self.table.get_or_init(|| {
-            File::open("/proc/kallsyms")
-                .and_then(|file| Table::parse(BufReader::new(file)))
-                .unwrap_or_else(|_| Table { hidden: true, ..Table::default() })
+            let read = self.coming.take().and_then(|thread| thread.join().ok());
+            read.unwrap_or_else(|| Table { hidden: true, ..Table::default() })
         })
+    }
+}
+
+impl From<Table> for Symbols {
+    fn from(table: Table) -> Self {
+        Self { table: OnceCell::from(table), coming: RefCell::new(None) }
     }
 }
 

@@ -117,6 +117,7 @@ impl Run {
         if let Some(fatal) = findings.iter().find(|finding| finding.fatal && !finding.ok) {
             bail!("{}: {}\nhint: {}", fatal.what, fatal.effect, fatal.hint);
         }
+        let symbols = Symbols::load();
         let shape = Shape::load(options.btf.as_deref())?;
         let settings = Settings {
             deliver: options.deliver,
@@ -168,7 +169,7 @@ impl Run {
             sees_accepts: live.is_attached(hook::INET_CSK_ACCEPT),
             live,
             shape,
-            symbols: Symbols::load(),
+            symbols,
             processes,
             books,
             started: Instant::now(),
@@ -219,7 +220,8 @@ impl Run {
         let deadline = options.duration.map(|duration| self.started + duration);
         let mut next_loss = Instant::now() + LOSS_PACE;
         loop {
-            let drained = self.drain(options, sink)?;
+            // Until the names of the kernel's functions are read the first records wait, so that everything else goes on meanwhile.
+            let drained = if self.symbols.ready() { self.drain(options, sink)? } else { Drained::All };
             for name in self.live.attach_late() {
                 eprintln!("tcpwatch: {name} is attached now: its module was loaded");
             }
