@@ -91,8 +91,8 @@ fn doctor(options: &DoctorOptions, host: &Host) -> Result<Exit> {
                     "a run takes {} MiB of kernel memory: {} live sockets (--sockets), {} ended connections (--ended), a ring \
                      buffer of {} MiB (--buffer)",
                     (sizes.memory() + u64::from(settings.buffer)) >> 20,
-                    sizes.sockets,
-                    sizes.ended,
+                    settings.sockets,
+                    settings.ended,
                     settings.buffer >> 20
                 ),
                 ok: true,

@@ -9,7 +9,7 @@ use crate::emit;
 use crate::kernel::config::config;
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
-use crate::owners;
+use crate::{owners, tables};
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::{Memory, Step, how};
@@ -75,8 +75,9 @@ fn begins(old: u8, new: u8) -> bool {
 #[inline(always)]
 fn memory(sock: Sock, old: u8, new: u8) -> Option<*mut Memory> {
     if !begins(old, new) {
-        if let Some(known) = owners::find(sock) {
-            return Some(known);
+        // The memory is the first thing in a life.
+        if let Some(known) = tables::live_soon(sock) {
+            return Some(known.cast());
         }
     }
     if !sock.is_tcp() {

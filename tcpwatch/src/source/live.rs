@@ -126,8 +126,11 @@ impl Live {
             granted.kprobe &= only == Rung::Kprobe;
         }
         let plan = Plan { shape, granted, deliver: settings.deliver };
-        let sizes =
-            Sizes { sockets: table::entries(settings.sockets), ended: table::entries(settings.ended) };
+        let sizes = Sizes {
+            // Up to half of its places are held without loss.
+            sockets: table::entries(settings.sockets.saturating_mul(2)),
+            ended: table::entries(settings.ended),
+        };
         let config = configure(&plan, settings, sizes);
         let mut loader = loader();
         loader
