@@ -1,6 +1,7 @@
 //! The stage of one incident: the host that somebody is paged for, another host, and tcpwatch on the first.
 
 use std::any::Any;
+use std::ops::RangeInclusive;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -58,11 +59,18 @@ pub(super) struct Seen {
     /// How far the kernel's counters of the host grew.
     pub(super) before: Counters,
     pub(super) after: Counters,
+    /// The same, when nobody watched any more: what comes in between, a client's next try, each watcher may have seen or not.
+    pub(super) late: Counters,
 }
 
 impl Seen {
     pub(super) fn growth(&self, counter: &str) -> u64 {
         self.after.since(&self.before, counter)
+    }
+
+    /// How far a counter may have grown while a watcher watched.
+    pub(super) fn grown(&self, counter: &str) -> RangeInclusive<u64> {
+        self.growth(counter)..=self.late.since(&self.before, counter)
     }
 }
 
@@ -152,6 +160,7 @@ impl<'a> Scene<'a> {
         diagnosis.exits(0).context("tcpwatch diagnose --json")?;
         let trace = watch.trace.stop()?;
         trace.exits(0).context("tcpwatch trace")?;
+        let late = self.host().counters()?;
         let books = trace.events().context("tcpwatch trace")?;
         ensure!(
             diagnosis.stdout.len() == 2,
@@ -168,6 +177,7 @@ impl<'a> Scene<'a> {
             netns: self.host().inode(),
             before: self.before.clone(),
             after,
+            late,
         })
     }
 
