@@ -99,7 +99,7 @@ fn live_in(set: u32, sock: Sock) -> Option<*mut Life> {
     LIVE.get_ptr_mut(set * table::LIVE + way)
 }
 
-/// [`live`] for the program that runs most often, and does little else: with branches it is done sooner, mostly at the first of
+/// [`live`] for the program that runs most often and does little else: with branches it is done sooner, mostly at the first of
 /// the places, and the verifier has more to walk.
 #[inline(always)]
 pub fn live_soon(sock: Sock) -> Option<*mut Life> {
