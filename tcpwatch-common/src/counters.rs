@@ -71,12 +71,17 @@ pub struct TableCounters {
     pub dead_added: u64,
     /// Connections that made room for others, or for which there was none.
     pub dead_forgotten: u64,
+    /// The piece of the log of the dead that this CPU writes to, plus 1; 0 for none.
+    pub dead_chunk: u32,
+    /// Entries that it has left there.
+    pub dead_left: u32,
 }
 
 impl TableCounters {
     /// Adds another CPU's row.
     pub fn add(&mut self, other: &Self) {
-        let Self { live_added, live_removed, live_forgotten, dead_added, dead_forgotten } = other;
+        // Where a CPU writes is nothing to add up.
+        let Self { live_added, live_removed, live_forgotten, dead_added, dead_forgotten, .. } = other;
         self.live_added += live_added;
         self.live_removed += live_removed;
         self.live_forgotten += live_forgotten;

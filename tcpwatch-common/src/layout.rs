@@ -17,11 +17,12 @@ sizes! {
     owner::Owner = 48;
     owner::Memory = 152;
     owner::Life = 208;
-    table::Grave = 200;
+    table::Grave = 192;
+    table::Chunk = 16;
     owner::PortOwner = 72;
     counters::HookCounters = 40;
     counters::NetnsCounters = 32;
-    counters::TableCounters = 40;
+    counters::TableCounters = 48;
     filter::Test = 40;
     filter::Expression = 3364;
     filter::Filter = 3384;

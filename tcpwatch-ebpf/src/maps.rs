@@ -11,7 +11,7 @@ use tcpwatch_common::flow::PortKey;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, USER_FRAMES};
 use tcpwatch_common::record::Listen;
-use tcpwatch_common::table::{self, DeadLine, Grave, LiveLine};
+use tcpwatch_common::table::{self, Chunk, DeadLine, Grave, LiveLine};
 
 /// Records on their way to user space. 4 MiB hold 6,500 resets, a tenth of a second of the fastest storm seen.
 #[map]
@@ -38,12 +38,19 @@ pub static LIVE: Array<Life> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
 #[map]
 pub static LIVE_KEYS: Array<LiveLine> = Array::with_max_entries(65_536 / table::LIVE, 0);
 
-/// What was known of a connection when its socket closed, found by its addresses: a late segment looks here.
+/// What was known of a connection when its socket closed, found by its addresses: a late segment looks here. A log: each CPU
+/// writes a piece of it from end to end, then takes the piece that nobody has written to for the longest time.
 #[map]
 pub static DEAD: Array<Grave> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
-/// Hashes of the addresses in [`DEAD`], and when they came there.
+/// Who writes where in [`DEAD`].
 #[map]
-pub static DEAD_KEYS: Array<DeadLine> = Array::with_max_entries(65_536 / table::DEAD, 0);
+pub static DEAD_CHUNKS: Array<Chunk> = Array::with_max_entries(65_536 / table::CHUNK, 0);
+/// The piece of [`DEAD`] that is to be taken next, more or less: CPUs that take one at the same moment may set it back a little.
+#[map]
+pub static DEAD_NEXT: Array<u32> = Array::with_max_entries(1, 0);
+/// Leads from addresses to entries of [`DEAD`].
+#[map]
+pub static DEAD_KEYS: Array<DeadLine> = Array::with_max_entries(table::dead_lines(65_536), 0);
 
 /// How full [`LIVE`] and [`DEAD`] are.
 #[map]

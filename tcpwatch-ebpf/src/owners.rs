@@ -190,15 +190,21 @@ pub unsafe fn step(memory: *mut Memory, state: u8, at_ns: u64) {
 /// # Safety
 /// `memory` must be a live map value.
 #[inline(always)]
-pub unsafe fn bury(memory: *mut Memory, flow: &Flow, old_state: u8, now: u64) {
+pub unsafe fn bury(memory: *mut Memory, sock: Sock, old_state: u8, now: u64) -> Option<()> {
+    // SAFETY: by contract it is the beginning of a `Life`.
+    let known = unsafe { &raw const (*memory.cast::<Life>()).flow };
+    // SAFETY: as above.
+    let flow = unsafe { if (*known).remote_port != 0 { *known } else { sock.flow(true) } };
     if flow.remote_port == 0 {
-        return;
+        return None;
     }
-    // SAFETY: by contract.
+    let plot = tables::plot(&flow)?;
+    // SAFETY: by contract, and the plot is the flow's.
     unsafe {
+        sock.sum_up(memory, old_state);
         (*memory).end_state = old_state;
         (*memory).end_ns = now;
-        tables::bury(memory, flow, now);
+        tables::bury(memory, &flow, plot, now)
     }
 }
 

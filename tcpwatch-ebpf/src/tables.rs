@@ -6,16 +6,18 @@
 use crate::emit;
 use crate::kernel::config::config;
 use crate::kernel::sock::Sock;
-use crate::maps::{DEAD, DEAD_KEYS, LIVE, LIVE_KEYS, TABLES};
+use crate::maps::{DEAD, DEAD_CHUNKS, DEAD_KEYS, DEAD_NEXT, LIVE, LIVE_KEYS, TABLES};
 use crate::words;
 use core::arch::asm;
 use tcpwatch_common::counters::TableCounters;
 use tcpwatch_common::flow::Flow;
 use tcpwatch_common::owner::{Life, Memory};
-use tcpwatch_common::table::{self, Grave, key_of_flow, oldest, place, set_of_flow, sets_of_socket};
+use tcpwatch_common::table::{
+    self, CHUNK, DeadLine, Grave, HASH, at_of_key, key_of_dead, oldest, place, set_of_flow, sets_of_socket,
+};
 
-/// The bits of a dead connection's key that are its hash.
-const HASH: u64 = 0xffff_ffff;
+/// Pieces of the log that a CPU looks at before it gives up.
+const TRIES: u32 = 4;
 
 /// Adds to a word that other CPUs add to as well. The target's own atomics stop at loads and stores; this instruction is in
 /// every kernel.
@@ -243,7 +245,9 @@ pub fn dead(flow: &Flow) -> Option<*mut Grave> {
     if way == table::DEAD {
         return None;
     }
-    let grave = DEAD.get_ptr_mut(set * table::DEAD + way)?;
+    // SAFETY: a map value, and within it.
+    let key = unsafe { key(line.cast_mut(), way).read_volatile() };
+    let grave = DEAD.get_ptr_mut(at_of_key(key))?;
     // SAFETY: a map value.
     unsafe { is_of(&raw const (*grave).flow, flow) }.then_some(grave)
 }
@@ -265,37 +269,101 @@ pub unsafe fn is_of(entry: *const Flow, flow: &Flow) -> bool {
     differs == 0
 }
 
-/// Files an ended connection; the oldest of its set makes room.
-///
-/// # Safety
-/// `memory` must be readable.
+/// Where an ended connection is to be found.
+#[derive(Clone, Copy)]
+pub struct Plot {
+    line: *mut DeadLine,
+    hash: u32,
+}
+
+/// Looks up where an ended connection is to be found, and has its line of the index fetched: other work can be done until
+/// [`bury`] needs it.
 #[inline(always)]
-pub unsafe fn bury(memory: *const Memory, flow: &Flow, now: u64) -> Option<()> {
-    count(|row| row.dead_added += 1);
+pub fn plot(flow: &Flow) -> Option<Plot> {
     let (set, hash) = set_of_flow(flow, config!(dead_lines));
     let line = DEAD_KEYS.get_ptr_mut(set)?;
     // SAFETY: a map value.
-    let known = place(unsafe { &*line }, u64::from(hash), HASH);
-    // SAFETY: as above.
-    let way = if known == table::DEAD { oldest(unsafe { &*line }) } else { known };
-    let grave = DEAD.get_ptr_mut(set * table::DEAD + way)?;
-    // SAFETY: map values, and by contract.
+    unsafe { key(line, 0).read_volatile() };
+    Some(Plot { line, hash })
+}
+
+/// Files an ended connection; the oldest makes room.
+///
+/// # Safety
+/// `memory` must be readable, and `plot` that of `flow`.
+#[inline(always)]
+pub unsafe fn bury(memory: *const Memory, flow: &Flow, plot: Plot, now: u64) -> Option<()> {
+    let tick = table::tick(now);
+    let row = TABLES.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU map value, which no other program than this one writes this part of; by contract.
     unsafe {
-        let key = key(line, way);
-        let claims = &raw mut (*grave).claims;
-        let mine = claim(claims);
-        if mine {
-            let forgets = known == table::DEAD && key.read_volatile() != 0;
-            // Nobody is to take the one for the other meanwhile: whoever reads asks for the addresses before and after.
-            (*grave).flow.netns = 0;
-            words::copy(&raw mut (*grave).memory, memory);
-            (*grave).flow = *flow;
-            key.write_volatile(key_of_flow(hash, now));
-            release(claims);
-            count(|row| row.dead_forgotten += u64::from(forgets));
-        } else {
-            count(|row| row.dead_forgotten += 1);
+        (*row).dead_added += 1;
+        if (*row).dead_left == 0 && !next_chunk(row, tick) {
+            (*row).dead_forgotten += 1;
+            return None;
+        }
+        let at = (*row).dead_chunk * CHUNK - (*row).dead_left;
+        (*row).dead_left -= 1;
+        let grave = DEAD.get_ptr_mut(at)?;
+        // Nobody is to take the one for the other meanwhile: whoever reads asks for the addresses before and after.
+        (*grave).flow.netns = 0;
+        words::copy(&raw mut (*grave).memory, memory);
+        (*grave).flow = *flow;
+        let known = place(&*plot.line, u64::from(plot.hash), HASH);
+        let way = if known == table::DEAD { oldest(&*plot.line, tick) } else { known };
+        let key = key(plot.line, way);
+        let old = key.read_volatile();
+        key.write_volatile(key_of_dead(plot.hash, at, tick));
+        if old == 0 {
+            return Some(());
+        }
+        let chunk = DEAD_CHUNKS.get_ptr_mut(at_of_key(old) / CHUNK)?;
+        if !(*chunk).is_newer_than(old) {
+            // Nothing leads to that entry any more. It is forgotten, unless the addresses are the same.
+            (*chunk).gone += 1;
+            (*row).dead_forgotten += u64::from(known == table::DEAD);
         }
     }
     Some(())
+}
+
+/// Gives this CPU another piece of the log, the one that was left alone for longest; false if others are at all that it looks at.
+///
+/// # Safety
+/// `row` must be this CPU's.
+#[inline(never)]
+unsafe fn next_chunk(row: *mut TableCounters, tick: u64) -> bool {
+    let Some(next) = DEAD_NEXT.get_ptr_mut(0) else { return false };
+    // SAFETY: by contract, and map values.
+    unsafe {
+        if let Some(done) = DEAD_CHUNKS.get_ptr_mut((*row).dead_chunk.wrapping_sub(1)) {
+            release(&raw mut (*done).claims);
+            (*row).dead_chunk = 0;
+        }
+        let mut number = next.read_volatile();
+        let mut tries = 0;
+        while tries < TRIES {
+            let chunk = match DEAD_CHUNKS.get_ptr_mut(number) {
+                Some(chunk) => chunk,
+                None => {
+                    number = 0;
+                    let Some(first) = DEAD_CHUNKS.get_ptr_mut(0) else { return false };
+                    first
+                }
+            };
+            number += 1;
+            if claim(&raw mut (*chunk).claims) {
+                next.write_volatile(number);
+                let forgotten = CHUNK.saturating_sub((*chunk).gone);
+                (*row).dead_forgotten += u64::from((*chunk).since != 0) * u64::from(forgotten);
+                (*chunk).gone = 0;
+                (*chunk).since = tick as u32 + 1;
+                (*row).dead_chunk = number;
+                (*row).dead_left = CHUNK;
+                return true;
+            }
+            tries += 1;
+        }
+    }
+    false
 }

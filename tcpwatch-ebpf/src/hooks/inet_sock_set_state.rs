@@ -48,8 +48,7 @@ fn handle(context: &impl Hooked) -> Option<()> {
             if (*memory).owner.how == how::LISTENER {
                 owners::expire_inherited(&raw mut (*memory).owner, sock.socket() != 0, sock.is_dead());
             }
-            sock.sum_up(memory);
-            owners::bury(memory, &sock.flow(true), old, now);
+            owners::bury(memory, sock, old, now);
         }
         if deliver_states {
             let since_ns = if last.state() == old { last.at_ns() } else { 0 };
@@ -117,7 +116,8 @@ fn closes(sock: Sock, old: u8, new: u8) -> bool {
     match new {
         FIN_WAIT1 => old == ESTABLISHED || old == SYN_RECV,
         LAST_ACK => true,
-        CLOSE => old != SYN_SENT && sock.is_shut() && sock.socket() != 0,
+        // An orphan, as most are by then, is told by the first question.
+        CLOSE => old != SYN_SENT && sock.socket() != 0 && sock.is_shut(),
         _ => false,
     }
 }

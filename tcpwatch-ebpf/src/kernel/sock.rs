@@ -184,22 +184,29 @@ impl Sock {
         field!(self.0, icsk_queue_young)
     }
 
-    /// What a socket had done, and why it ended, at its end. `sk_err` is set before the state changes.
+    /// What a socket had done, and why it ended, at its end, when it was in `old`. `sk_err` is set before the state changes.
     ///
     /// # Safety
-    /// `into` must be writable.
+    /// `into` must be writable, and empty.
     #[inline(always)]
-    pub unsafe fn sum_up(self, into: *mut Memory) {
+    pub unsafe fn sum_up(self, into: *mut Memory, old: u8) {
         let bytes = (field!(self.0, tcp_bytes_received), field!(self.0, tcp_bytes_sent));
         let error: i32 = field!(self.0, sock_err);
-        let user_timeout = field!(self.0, icsk_user_timeout);
-        let tried = (field!(self.0, icsk_retransmits), field!(self.0, icsk_probes_out));
         // SAFETY: by contract.
         unsafe {
             (*into).bytes_received = bytes.0;
             (*into).bytes_sent = bytes.1;
-            (*into).user_timeout = user_timeout;
             (*into).error = error as u16;
+        }
+        // Most connections end in these two states without an error: nothing was tried in vain.
+        if error == 0 && (old == state::FIN_WAIT2 || old == state::LAST_ACK) {
+            return;
+        }
+        let user_timeout = field!(self.0, icsk_user_timeout);
+        let tried = (field!(self.0, icsk_retransmits), field!(self.0, icsk_probes_out));
+        // SAFETY: by contract.
+        unsafe {
+            (*into).user_timeout = user_timeout;
             (*into).retransmits = tried.0;
             (*into).probes = tried.1;
         }

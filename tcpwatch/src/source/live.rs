@@ -25,7 +25,7 @@ use tcpwatch_common::offsets::{ABSENT, Offsets};
 use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, Step};
 use tcpwatch_common::record::FRAMES;
 use tcpwatch_common::state;
-use tcpwatch_common::table::{self, Grave};
+use tcpwatch_common::table::{self, Chunk, Grave};
 
 /// Inode of the initial pid namespace (`PROC_PID_INIT_INO`).
 const INITIAL_PIDNS: u64 = 0xEFFF_FFFC;
@@ -129,7 +129,8 @@ impl Live {
         let sizes = Sizes {
             // Up to half of its places are held without loss.
             sockets: table::entries(settings.sockets.saturating_mul(2)),
-            ended: table::entries(settings.ended),
+            // Every CPU holds a piece, and needs others to choose from.
+            ended: table::entries(settings.ended.max(cpus() * 2 * table::CHUNK)),
         };
         let config = configure(&plan, settings, sizes);
         let mut loader = loader();
@@ -139,7 +140,8 @@ impl Live {
             .map_max_entries("LIVE", sizes.sockets)
             .map_max_entries("LIVE_KEYS", sizes.sockets / table::LIVE)
             .map_max_entries("DEAD", sizes.ended)
-            .map_max_entries("DEAD_KEYS", sizes.ended / table::DEAD)
+            .map_max_entries("DEAD_CHUNKS", sizes.ended / table::CHUNK)
+            .map_max_entries("DEAD_KEYS", table::dead_lines(sizes.ended))
             .map_max_entries("SEEDS", settings.seeds.max(1));
         if !settings.read_stacks {
             loader.map_max_entries("STACKS", 1);
@@ -432,8 +434,12 @@ pub struct Sizes {
 impl Sizes {
     /// What the kernel sets aside for them, in bytes: the entries and their keys.
     pub fn memory(self) -> u64 {
-        let entry = |value: usize| (size_of::<u64>() + value) as u64;
-        u64::from(self.sockets) * entry(size_of::<Life>()) + u64::from(self.ended) * entry(size_of::<Grave>())
+        let keys = u64::from(self.sockets) + u64::from(table::dead_lines(self.ended) * table::DEAD);
+        let entries = |count: u32, size: usize| u64::from(count) * size as u64;
+        keys * size_of::<u64>() as u64
+            + entries(self.sockets, size_of::<Life>())
+            + entries(self.ended, size_of::<Grave>())
+            + entries(self.ended / table::CHUNK, size_of::<Chunk>())
     }
 }
 
@@ -476,7 +482,7 @@ fn configure(plan: &Plan<'_>, settings: &Settings, sizes: Sizes) -> Config {
         args_tcp_v6_syn_recv_sock: shape.args("tcp_v6_syn_recv_sock"),
         socket_head: flag(has_usual_head(&shape.offsets)),
         live_lines: sizes.sockets / table::LIVE,
-        dead_lines: sizes.ended / table::DEAD,
+        dead_lines: table::dead_lines(sizes.ended),
         frames: u32::try_from(frames_wanted(settings, plan.granted)).unwrap_or(0),
         pidns: own_pidns(),
         offsets: shape.offsets,
@@ -498,6 +504,11 @@ fn own_pidns() -> u32 {
         Ok(INITIAL_PIDNS) | Err(_) => 0,
         Ok(inode) => u32::try_from(inode).unwrap_or(0),
     }
+}
+
+/// How many CPUs may run programs.
+fn cpus() -> u32 {
+    aya::util::nr_cpus().ok().and_then(|count| u32::try_from(count).ok()).unwrap_or(1)
 }
 
 fn module_loaded(name: &str) -> bool {
