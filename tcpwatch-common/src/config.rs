@@ -60,6 +60,9 @@ pub struct Config {
     pub dead_lines: u32,
     /// Kernel stack frames to take of an event, at most [`crate::record::FRAMES`].
     pub frames: u32,
+    /// Events of one kind, port and peer network that are told in a window, of those that met no connection; 0: all of them.
+    pub storm: u32,
+    pub pad: u32,
     /// Inode of tcpwatch's own pid namespace, 0 when it is the initial one: then no translation is needed.
     pub pidns: u32,
     pub offsets: Offsets,
@@ -91,6 +94,8 @@ impl Config {
         live_lines: 1,
         dead_lines: 1,
         frames: 0,
+        storm: 0,
+        pad: 0,
         pidns: 0,
         offsets: Offsets::ABSENT,
         filter: Filter::NONE,

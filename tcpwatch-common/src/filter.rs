@@ -37,6 +37,12 @@ impl Filter {
         (self.netns == 0 || self.netns == flow.netns) && self.expression.admits(flow)
     }
 
+    /// Whether the owner matters.
+    #[inline(always)]
+    pub fn is_by_process(&self) -> bool {
+        self.pid | self.cgroup[0] | self.cgroup[1] != 0
+    }
+
     /// Whether the owner is wanted, whatever the connection.
     #[inline(always)]
     pub fn admits_process(&self, owner: &Owner) -> bool {

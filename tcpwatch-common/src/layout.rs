@@ -1,6 +1,6 @@
 //! The size of every type that user space and the kernel share, in one list. A change here is a change of the wire.
 
-use crate::{counters, filter, flow, owner, record, table};
+use crate::{counters, filter, flow, owner, record, storm, table};
 use core::mem::{align_of, size_of};
 
 macro_rules! sizes {
@@ -19,6 +19,8 @@ sizes! {
     owner::Life = 208;
     table::Grave = 192;
     table::Chunk = 16;
+    storm::Key = 24;
+    storm::Slot = 48;
     owner::PortOwner = 72;
     counters::HookCounters = 40;
     counters::NetnsCounters = 32;

@@ -25,6 +25,7 @@ pub mod offsets;
 pub mod owner;
 pub mod record;
 pub mod state;
+pub mod storm;
 pub mod table;
 #[cfg(feature = "user")]
 mod user;

@@ -44,6 +44,8 @@ pub mod flag {
     pub const FULL: u32 = 1 << 10;
     /// The minisock was removed by this RST (TIME_WAIT), or the request (NEW_SYN_RECV).
     pub const KILLED: u32 = 1 << 11;
+    /// The last of its window that is told: what is like it is counted from now on, see [`crate::storm`].
+    pub const SAMPLE: u32 = 1 << 12;
 }
 
 /// What of a SYN was done before its fate was sealed ([`Listen::passed`]).

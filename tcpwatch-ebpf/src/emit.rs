@@ -4,6 +4,7 @@ use crate::kernel::config::{config, filter};
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
 use crate::maps::{CLOSED, COUNTERS, EVENTS, FOUND, Found, NETNS_COUNTERS, PORTS};
+use crate::storms;
 use crate::{owners, tables, words};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_ktime_get_ns};
@@ -145,51 +146,103 @@ pub fn book(netns: u32, change: impl FnOnce(&mut NetnsCounters)) {
 
 /// Sends an event that needs explaining.
 ///
-/// A function of its own in the object too: with a hook's own variables it would not fit into the 512 bytes of stack.
-#[inline(never)]
+/// In stages, each a function of its own in the object too: the kernel grants 512 bytes of stack to all that call each other, and half of
+/// it is the hook's, for the event. What a stage leaves to the next lies in maps.
+#[inline(always)]
 pub fn send(context: *mut c_void, event: &Event) {
-    if config!(deliver) & event.wanted == 0 || is_closed() {
+    if !is_wanted(event) {
         return;
+    }
+    let by_process = filter().is_by_process();
+    // Before it has cost anything. With a filter by process it is not known yet whether it is wanted.
+    if config!(storm) != 0 && !by_process {
+        storms::decide(event);
+        // What ends a socket is noted there in any case.
+        if storms::fate(event) == storms::COUNTED && event.ends == 0 {
+            count(event.hook, |row| row.aggregated += 1);
+            return;
+        }
+    }
+    if !recall(event) {
+        return;
+    }
+    if config!(storm) != 0 {
+        if by_process {
+            storms::decide(event);
+        }
+        if storms::fate(event) == storms::COUNTED {
+            count(event.hook, |row| row.aggregated += 1);
+            return;
+        }
+    }
+    deliver(context, event);
+}
+
+/// Counts an event, and asks the filter of its addresses.
+#[inline(never)]
+fn is_wanted(event: &Event) -> bool {
+    if config!(deliver) & event.wanted == 0 || is_closed() {
+        return false;
     }
     count(event.hook, |row| row.seen += 1);
     let filter = filter();
     // Here, where nothing else is known yet: further down the verifier would walk it once for each way that leads there.
     if filter.active != 0 && !filter.admits_flow(&event.flow) {
         count(event.hook, |row| row.filtered += 1);
-        return;
+        return false;
     }
-    // A place of the hook's own: the kernel does not enter a program that is at work on this CPU.
-    let Some(found) = FOUND.get_ptr_mut(u32::from(event.hook)) else {
+    true
+}
+
+/// Reserves, fills and submits.
+#[inline(never)]
+fn deliver(context: *mut c_void, event: &Event) {
+    let Some(found) = FOUND.get_ptr(u32::from(event.hook)) else {
         count(event.hook, |row| row.lost += 1);
         return;
     };
-    let full = Sock::is_full(event.state);
-    // SAFETY: a per-CPU map value.
-    let flags = event.flags | unsafe { recall(event, full, found) };
-    if filter.active != 0 {
-        // SAFETY: as above.
-        let owner =
-            unsafe { if flags & flag::PAST != 0 { &(*found).past.owner } else { &(*found).present.owner } };
-        if !filter.admits_process(owner) {
-            count(event.hook, |row| row.filtered += 1);
-            return;
-        }
-    }
+    // Second: what was reserved must be submitted.
     let Some(mut entry) = EVENTS.reserve::<Record>(0) else {
         count(event.hook, |row| row.lost += 1);
         return;
     };
+    let full = Sock::is_full(event.state);
+    let sample = config!(storm) != 0 && storms::fate(event) == storms::SAMPLE;
+    let wanted = config!(frames).min(FRAMES as u32) * 8;
     let record = entry.as_mut_ptr();
     // SAFETY: reserved memory of the right size and alignment; every field is written before it is submitted.
-    unsafe { fill(record, event, flags, full, found) };
-    // SAFETY: as above.
     unsafe {
-        let wanted = config!(frames).min(FRAMES as u32) * 8;
+        fill(record, event, event.flags | (*found).flags | bit(sample, flag::SAMPLE), full, found);
         let bytes = bpf_get_stack(context, (&raw mut (*record).stack).cast(), wanted, 0);
         (*record).frames = if bytes > 0 { (bytes as u64 / 8) as u32 } else { 0 };
     }
     entry.submit(QUIET);
     count(event.hook, |row| row.delivered += 1);
+}
+
+/// Gathers what is remembered, and asks the filter of processes.
+#[inline(never)]
+fn recall(event: &Event) -> bool {
+    // A place of the hook's own: the kernel does not enter a program that is at work on this CPU.
+    let Some(found) = FOUND.get_ptr_mut(u32::from(event.hook)) else {
+        count(event.hook, |row| row.lost += 1);
+        return false;
+    };
+    // SAFETY: a per-CPU map value.
+    let flags = unsafe { gather(event, Sock::is_full(event.state), found) };
+    let filter = filter();
+    // SAFETY: as above.
+    unsafe {
+        (&raw mut (*found).flags).write_volatile(flags);
+        if filter.active != 0 {
+            let owner = if flags & flag::PAST != 0 { &(*found).past.owner } else { &(*found).present.owner };
+            if !filter.admits_process(owner) {
+                count(event.hook, |row| row.filtered += 1);
+                return false;
+            }
+        }
+    }
+    true
 }
 
 /// Gathers what is remembered of the socket and of whoever had its addresses before, and notes there how it ends. Copies, so that
@@ -198,13 +251,14 @@ pub fn send(context: *mut c_void, event: &Event) {
 /// # Safety
 /// `found` must be writable.
 #[inline(always)]
-unsafe fn recall(event: &Event, full: bool, found: *mut Found) -> u32 {
+unsafe fn gather(event: &Event, full: bool, found: *mut Found) -> u32 {
     let closed = event.state == state::CLOSE;
     let mut known = false;
     let mut flags = 0;
     // SAFETY: by contract, and map values just found.
     unsafe {
-        words::zero(found);
+        words::zero(&raw mut (*found).present);
+        words::zero(&raw mut (*found).past);
         if event.sock.exists() && full {
             let present = &raw mut (*found).present;
             if let Some(memory) = owners::find(event.sock) {

@@ -27,6 +27,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod owners;
 #[cfg(target_arch = "bpf")]
+mod storms;
+#[cfg(target_arch = "bpf")]
 mod tables;
 #[cfg(target_arch = "bpf")]
 mod words;

@@ -11,6 +11,7 @@ use tcpwatch_common::flow::PortKey;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, USER_FRAMES};
 use tcpwatch_common::record::Listen;
+use tcpwatch_common::storm::{self, Slot};
 use tcpwatch_common::table::{self, Chunk, DeadLine, Grave, LiveLine};
 
 /// Records on their way to user space. 4 MiB hold 6,500 resets, a tenth of a second of the fastest storm seen.
@@ -55,6 +56,18 @@ pub static DEAD_KEYS: Array<DeadLine> = Array::with_max_entries(table::dead_line
 /// How full [`LIVE`] and [`DEAD`] are.
 #[map]
 pub static TABLES: PerCpuArray<TableCounters> = PerCpuArray::with_max_entries(1, 0);
+
+/// What is told of storms, and how much of it in this window. User space maps it, and gives places back.
+#[map]
+pub static STORMS: Array<Slot> = Array::with_max_entries(storm::SLOTS, BPF_F_MMAPABLE);
+/// How many events were counted at each place of [`STORMS`]: of all keys that ever had it, and of each CPU apart, because what is
+/// counted comes as fast as the wire carries it.
+#[map]
+pub static STORM_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(storm::SLOTS, 0);
+
+/// What is being decided of the event at hand, a place per hook.
+#[map]
+pub static DECIDING: PerCpuArray<Deciding> = PerCpuArray::with_max_entries(hook::COUNT as u32, 0);
 
 /// User stacks from which sockets were read, each once. A program reads in few places, so that 4,096 do for a host of many; they
 /// take 1.1 MB. The kernel keeps a stack where its hash says, and nothing is ever taken out: a stack whose place is taken
@@ -124,6 +137,22 @@ impl UserStacks {
 pub struct Found {
     pub present: Memory,
     pub past: Memory,
+    /// Bits of `record::flag`.
+    pub flags: u32,
+    pub pad: u32,
+}
+
+/// Value of [`DECIDING`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Deciding {
+    /// Events that are told in a window, of the finest level.
+    pub limit: u32,
+    pub window: u32,
+    /// Places in [`STORMS`], by level.
+    pub slots: [u32; 4],
+    pub fate: u32,
+    pub pad: u32,
 }
 
 /// Value of [`SYN`].

@@ -37,12 +37,29 @@ unsafe fn add(word: *mut u64, value: u64) {
     }
 }
 
+/// [`add`] for half a word.
+///
+/// # Safety
+/// `word` must be writable.
+#[inline(always)]
+pub unsafe fn add_half(word: *mut u32, value: u64) {
+    // SAFETY: by contract.
+    unsafe {
+        asm!(
+            "lock *(u32 *)({word} + 0) += {value}",
+            word = in(reg) word,
+            value = in(reg) value,
+            options(nostack),
+        );
+    }
+}
+
 /// Claims a place; false if somebody else is at it. What was claimed must be [`release`]d.
 ///
 /// # Safety
 /// `claims` must be a word of a map value.
 #[inline(always)]
-unsafe fn claim(claims: *mut u64) -> bool {
+pub unsafe fn claim(claims: *mut u64) -> bool {
     // SAFETY: by contract. The addition is a barrier too: of several that claim at once at most one reads 1.
     unsafe {
         add(claims, 1);
@@ -57,7 +74,7 @@ unsafe fn claim(claims: *mut u64) -> bool {
 /// # Safety
 /// As for [`claim`].
 #[inline(always)]
-unsafe fn release(claims: *mut u64) {
+pub unsafe fn release(claims: *mut u64) {
     // SAFETY: by contract.
     unsafe { add(claims, u64::MAX) }
 }

@@ -10,6 +10,7 @@ mod owners;
 mod run;
 mod standing;
 mod stop;
+mod storms;
 
 use crate::cli::{Exit, WatchOptions};
 use crate::host::Host;

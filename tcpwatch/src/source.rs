@@ -5,4 +5,4 @@ mod live;
 mod object;
 mod table;
 
-pub use live::{Live, Settings, Sizes, Stopped, TABLE};
+pub use live::{Live, Settings, Sizes, Stopped, Storm, TABLE};

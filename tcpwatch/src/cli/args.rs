@@ -142,6 +142,9 @@ pub(super) struct OutputArgs {
     /// auto, always or never [default: auto]
     #[arg(long, value_name = "WHEN", help_heading = "Output")]
     pub(super) color: Option<String>,
+    /// Of like events tell so many a second, and count the others; off: tell all [default: 1000]
+    #[arg(long, value_name = "RATE", help_heading = "Output")]
+    pub(super) storm: Option<String>,
     /// Exit with status 3 if events were lost
     #[arg(long, help_heading = "Output")]
     pub(super) strict: bool,
@@ -220,7 +223,7 @@ mod tests {
     #[test]
     fn help_fits_a_screen() {
         let help = help();
-        assert!(help.lines().count() <= 46, "{} lines:\n{help}", help.lines().count());
+        assert!(help.lines().count() <= 48, "{} lines:\n{help}", help.lines().count());
         for line in help.lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }

@@ -17,6 +17,9 @@ const DEFAULT_BUFFER: u32 = 4 << 20;
 /// Honest programs close within seconds of the peer's FIN.
 const CLOSE_WAIT_AFTER: Duration = Duration::from_secs(60);
 
+/// More than anybody reads, and at four microseconds each little enough for a flood to go unnoticed by the host.
+const STORM: u32 = 1_000;
+
 /// How long `diagnose` watches.
 const DIAGNOSE_FOR: Duration = Duration::from_secs(30);
 
@@ -68,6 +71,8 @@ pub struct WatchOptions {
     pub stack: bool,
     pub json: bool,
     pub color: Color,
+    /// Events of one kind, port and peer network that are told one by one in a second; `None`: all of them.
+    pub storm: Option<u32>,
     /// Lost events make the exit status [`super::Exit::Lost`].
     pub strict: bool,
     pub attach: Attach,
@@ -92,6 +97,7 @@ impl Default for WatchOptions {
             stack: false,
             json: false,
             color: Color::Auto,
+            storm: Some(STORM),
             strict: false,
             attach: Attach::Auto,
             btf: None,
@@ -167,7 +173,7 @@ fn watch(
 ) -> Result<WatchOptions, Error> {
     let FilterArgs { filter: words, pid, lport, rport, v4, v6, netns, cgroup, events, close_wait_after } =
         args;
-    let OutputArgs { json, color, strict } = output;
+    let OutputArgs { json, color, storm, strict } = output;
     let KernelArgs { attach, btf, buffer, sockets, ended } = kernel;
     let default = WatchOptions::default();
     let family = match (v4, v6) {
@@ -197,6 +203,7 @@ fn watch(
             color,
             [("auto", Color::Auto), ("always", Color::Always), ("never", Color::Never)],
         )?,
+        storm: storm.map_or(Ok(default.storm), |text| values::rate("--storm", &text))?,
         strict,
         attach: choice(
             "--attach",

@@ -34,7 +34,7 @@ fn trace_is_what_happens_without_a_command() {
 fn every_flag_arrives() {
     let options = trace(
         "-p 5 -L 80,443 -L 8080 -D 40000 -6 -k -c 10 --for 5m --netns 77 --cgroup 9 --json \
-         --events rst,state --attach kprobe --btf /dev/null --buffer 1M --strict --color never --close-wait-after 90s --sockets 1M --ended 5000 \
+         --events rst,state --attach kprobe --btf /dev/null --buffer 1M --strict --color never --close-wait-after 90s --storm 50 --sockets 1M --ended 5000 \
          host 10.9.0.1 and not port 22",
     );
     let expected = WatchOptions {
@@ -55,6 +55,7 @@ fn every_flag_arrives() {
         duration: Some(Duration::from_secs(300)),
         json: true,
         color: Color::Never,
+        storm: Some(50),
         strict: true,
         attach: Attach::Kprobe,
         btf: Some("/dev/null".into()),
@@ -165,6 +166,7 @@ fn bad_lines_say_what_is_wrong_and_what_to_do() {
         ("--events lisen", "unknown event `lisen`", "`listen`", Exit::Usage),
         ("--events rst,leaks", "unknown event `leaks`", "did you mean `leak`?", Exit::Usage),
         ("--ended 10", "a table of 10 entries is out of range, in `--ended`", "from 1024", Exit::Usage),
+        ("--storm 0", "`0` is not a rate, in `--storm`", "or `off`", Exit::Usage),
         ("--sockets many", "`many` is not a number of entries, in `--sockets`", "--sockets 64K", Exit::Usage),
         ("diagnose --close-wait-after 0", "no time at all", "--close-wait-after 30s", Exit::Usage),
         ("diagnose -c 5", "unknown option `-c`", "tcpwatch --help", Exit::Usage),

@@ -24,6 +24,9 @@ pub(super) const PORTS: usize = 8;
 /// Smallest ring buffer in bytes: room for some dozens of events, and a multiple of every architecture's page.
 const MIN_BUFFER: u64 = 64 << 10;
 
+/// Shifted by what is granted to connections and to whole kinds it still fits into 32 bits.
+const MAX_RATE: u32 = 1_000_000;
+
 /// Entries that a table of sockets may have: fewer are forgotten at once, more are gigabytes.
 const ENTRIES: std::ops::RangeInclusive<u32> = 1_024..=4_194_304;
 
@@ -173,6 +176,20 @@ fn readable(size: u64) -> String {
         .find(|(shift, _)| size.is_multiple_of(1 << shift))
         .unwrap_or((0, ""));
     format!("{}{unit}", size >> shift)
+}
+
+/// Events in a second, `None` for `off`.
+pub(super) fn rate(flag: &str, text: &str) -> Result<Option<u32>, Error> {
+    if text == "off" {
+        return Ok(None);
+    }
+    match whole(text).and_then(|rate| u32::try_from(rate).ok()) {
+        Some(rate) if (1..=MAX_RATE).contains(&rate) => Ok(Some(rate)),
+        _ => Err(Error::usage(
+            format!("`{text}` is not a rate, in `{flag}`"),
+            format!("events a second, from 1 to {MAX_RATE}, or `off`: for instance `{flag} 1000`"),
+        )),
+    }
 }
 
 /// Entries of a table in the kernel: `65536`, `64K`, `1M`.

@@ -9,6 +9,7 @@ use super::leaks::Leaks;
 use super::owners::{complete, describe, name_owners};
 use super::standing;
 use super::stop::Stop;
+use super::storms::{Storms, stand_for};
 use crate::cli::{Attach, Exit, WatchOptions};
 use crate::decode::{Raw, decode};
 use crate::diagnose::lately::{Around, Lately};
@@ -86,6 +87,7 @@ pub(super) struct Run {
     lost: BTreeMap<u8, u64>,
     recorder: Option<Recorder>,
     lately: Lately,
+    storms: Storms,
     /// Calls of `accept()` are seen.
     sees_accepts: bool,
     /// Ended connections that made room for others, when last looked.
@@ -126,6 +128,7 @@ impl Run {
             sockets: options.sockets,
             ended: options.ended,
             seeds: seed::expected(host),
+            storm: options.storm,
             stacks: options.stack,
             read_stacks: options.stack && options.deliver & deliver::LEAK != 0,
             only: match options.attach {
@@ -183,6 +186,7 @@ impl Run {
             lost: BTreeMap::new(),
             recorder: Recorder::from_environment()?,
             lately: Lately::default(),
+            storms: Storms::new(),
             forgotten: 0,
             missed: 0,
             leaks: (options.deliver & deliver::LEAK != 0)
@@ -228,6 +232,7 @@ impl Run {
             self.look_on();
             self.report_leaks(sink)?;
             if Instant::now() >= next_loss {
+                self.report_storms(options, sink, false)?;
                 self.report_losses(sink)?;
                 next_loss = Instant::now() + LOSS_PACE;
             }
@@ -253,6 +258,7 @@ impl Run {
     fn drain(&mut self, options: &WatchOptions, sink: &mut dyn Sink) -> Result<Drained> {
         let until = Instant::now() + TURN;
         let attached = self.since..=self.until;
+        let around = self.around();
         let Self {
             live,
             shape,
@@ -263,12 +269,9 @@ impl Run {
             untaken,
             malformed,
             lately,
+            storms,
             shown,
             recorder,
-            sees_accepts,
-            since,
-            forgotten,
-            missed,
             settings,
             ..
         } = self;
@@ -278,13 +281,7 @@ impl Run {
             symbols,
             wall_offset_ns: clock.offset_ns(),
             want_stack: options.stack,
-            around: Around {
-                sees_accepts: *sees_accepts,
-                since_ns: *since,
-                forgotten: *forgotten,
-                missed: *missed,
-                ..Around::default()
-            },
+            around,
         };
         let limit = options
             .count
@@ -320,6 +317,7 @@ impl Run {
                 }
                 Ok(Raw::Event(record)) => {
                     lately.note(&record);
+                    storms.note(&record);
                     let resident = (record.present.owner.pid != 0).then_some(record.present.owner.pid);
                     let settings = settings.settings(record.flow.netns, resident).unwrap_or_default();
                     let around = Around { settings, ..lately.around(&record, &meaning.around) };
@@ -397,6 +395,57 @@ impl Run {
             self.untold.pop_front();
         }
         Ok(())
+    }
+
+    /// What the kernel side only counted since the last look, as events that stand for many.
+    fn report_storms(&mut self, options: &WatchOptions, sink: &mut dyn Sink, at_the_end: bool) -> Result<()> {
+        let due = self.storms.due(&self.live, at_the_end)?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let clock = Clock::read();
+        let meaning = Meaning {
+            names: &self.shape.reasons,
+            symbols: &self.symbols,
+            wall_offset_ns: clock.offset_ns(),
+            want_stack: options.stack,
+            around: self.around(),
+        };
+        for due in due {
+            if options.count.is_some_and(|count| self.shown >= count) {
+                break;
+            }
+            // A sample can only be missing where the ring buffer had no room for it; one comes in the next window.
+            let Some(sample) = due.sample.as_ref().filter(|_| self.symbols.ready()) else { continue };
+            let resident = (sample.present.owner.pid != 0).then_some(sample.present.owner.pid);
+            let settings = self.settings.settings(sample.flow.netns, resident).unwrap_or_default();
+            let around = Around { settings, ..self.lately.around(sample, &meaning.around) };
+            let Some(mut event) = diagnose::interpret(sample, &Meaning { around, ..meaning }) else {
+                continue;
+            };
+            stand_for(&mut event, &due);
+            (event.mono_ns, event.time_ns) = (clock.mono_ns, clock.wall_ns);
+            let event = complete(event, &mut self.processes, Instant::now());
+            if sink.event(&event)? == Shown::Yes {
+                if let Some(cause) = &event.cause {
+                    *self.causes.entry(cause.id).or_default() += event.count;
+                }
+                self.shown += 1;
+                self.storms.told(&due);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known around every event.
+    fn around(&self) -> Around {
+        Around {
+            sees_accepts: self.sees_accepts,
+            since_ns: self.since,
+            forgotten: self.forgotten,
+            missed: self.missed,
+            ..Around::default()
+        }
     }
 
     /// Losses since the last look, as events.
@@ -492,6 +541,7 @@ impl Run {
         self.empty(options, sink)?;
         let counters = self.settle()?;
         self.empty(options, sink)?;
+        self.report_storms(options, sink, true)?;
         self.report_losses(sink)?;
         self.tell_leaks(sink)?;
         let lost = counters.iter().map(|(_, row)| row.lost).sum::<u64>()

@@ -25,6 +25,7 @@ use tcpwatch_common::offsets::{ABSENT, Offsets};
 use tcpwatch_common::owner::{Life, Memory, Owner, PortOwner, Step};
 use tcpwatch_common::record::FRAMES;
 use tcpwatch_common::state;
+use tcpwatch_common::storm::{self, Slot};
 use tcpwatch_common::table::{self, Chunk, Grave};
 
 /// Inode of the initial pid namespace (`PROC_PID_INIT_INO`).
@@ -47,6 +48,8 @@ pub struct Settings {
     pub ended: u32,
     /// Sockets whose owners [`Live::seed`] is going to tell, at most.
     pub seeds: u32,
+    /// Events of one kind, port and peer network that are told one by one in a second; `None`: all of them.
+    pub storm: Option<u32>,
     /// Kernel stack frames are shown, not only looked at for the deciding function.
     pub stacks: bool,
     /// Keep the user stack of each socket's last read.
@@ -78,6 +81,7 @@ impl Default for Settings {
             sockets: TABLE,
             ended: TABLE,
             seeds: 1024,
+            storm: None,
             stacks: false,
             read_stacks: false,
             only: None,
@@ -94,6 +98,8 @@ pub struct Live {
     netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
     closed: Array<MapData, u32>,
     tables: PerCpuArray<MapData, TableCounters>,
+    storms: Table<Slot>,
+    storm_counts: PerCpuArray<MapData, u64>,
     living: Table<Life>,
     dead: Table<Grave>,
     /// `None`: nobody wants them.
@@ -165,6 +171,8 @@ impl Live {
             netns: PerCpuHashMap::try_from(take(&mut ebpf, "NETNS_COUNTERS")?)?,
             closed: Array::try_from(take(&mut ebpf, "CLOSED")?)?,
             tables: PerCpuArray::try_from(take(&mut ebpf, "TABLES")?)?,
+            storms: Table::new(take(&mut ebpf, "STORMS")?, storm::SLOTS)?,
+            storm_counts: PerCpuArray::try_from(take(&mut ebpf, "STORM_COUNTS")?)?,
             living: Table::new(take(&mut ebpf, "LIVE")?, sizes.sockets)?,
             dead: Table::new(take(&mut ebpf, "DEAD")?, sizes.ended)?,
             read_stacks,
@@ -410,6 +418,27 @@ impl Live {
         })
     }
 
+    /// What was only counted, at the places where something was counted since they were last found free; `all`: at every place.
+    pub fn storms(&self, all: bool) -> Result<Vec<Storm>> {
+        let mut slots = Vec::new();
+        let (mut slot, mut newest) = (0, 0);
+        self.storms.each(|found| {
+            newest = newest.max(found.window);
+            if found.counted != 0 {
+                slots.push((slot, *found));
+            }
+            slot += 1;
+        })?;
+        // What is older was asked for before.
+        slots.retain(|(_, found)| all || newest.wrapping_sub(found.counted) <= 2 * storm::KEPT);
+        let sum = |slot: u32| -> Result<u64> {
+            let per_cpu =
+                self.storm_counts.get(&slot, 0).context("cannot read what was counted of a storm")?;
+            Ok(per_cpu.iter().sum())
+        };
+        slots.into_iter().map(|(slot, found)| Ok(Storm { slot, key: found.key, count: sum(slot)? })).collect()
+    }
+
     /// The books of every network namespace, summed over the CPUs.
     pub fn netns_counters(&self) -> Vec<(u32, NetnsCounters)> {
         self.netns
@@ -422,6 +451,16 @@ impl Live {
             })
             .collect()
     }
+}
+
+/// What the kernel side only counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Storm {
+    /// Its place.
+    pub slot: u32,
+    pub key: storm::Key,
+    /// At this place, since the programs were loaded.
+    pub count: u64,
 }
 
 /// Entries of the tables of sockets.
@@ -483,6 +522,8 @@ fn configure(plan: &Plan<'_>, settings: &Settings, sizes: Sizes) -> Config {
         socket_head: flag(has_usual_head(&shape.offsets)),
         live_lines: sizes.sockets / table::LIVE,
         dead_lines: table::dead_lines(sizes.ended),
+        storm: settings.storm.map_or(0, storm::per_window),
+        pad: 0,
         frames: u32::try_from(frames_wanted(settings, plan.granted)).unwrap_or(0),
         pidns: own_pidns(),
         offsets: shape.offsets,
