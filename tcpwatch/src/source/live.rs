@@ -300,7 +300,7 @@ impl Live {
     /// Tells the programs who owned what before they were attached.
     pub fn seed(&mut self, seed: &Seed) -> Result<()> {
         let mut sockets: HashMap<_, u64, Owner> = HashMap::try_from(map(&mut self.ebpf, "SEEDS")?)?;
-        for (inode, owner) in &seed.sockets {
+        for (inode, owner) in seed.sockets() {
             if sockets.insert(inode, owner, 0).is_err() {
                 // More than there were when the table was made: the rest have no owner until they are used.
                 break;
