@@ -13,6 +13,8 @@
 //! - [`sink`]: events or verdicts to text or JSON.
 //! - [`pipeline`]: the loop that joins them; [`cli`]: what was typed.
 
+mod mapping;
+
 pub mod event;
 pub mod kernel;
 

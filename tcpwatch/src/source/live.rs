@@ -2,16 +2,17 @@
 
 use super::attach::{attach, debug, loader, missed, probe, short, verifier_log};
 use super::object;
+use super::ring::Ring;
 use super::table::Table;
+use super::types::numbered;
 use crate::host::Host;
 use crate::host::preflight::{self, HookStatus};
 use crate::host::seed::Seed;
-use crate::kernel::btf::outline;
 use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, Way, When};
 use crate::kernel::shape::Shape;
 use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap};
-use aya::{Btf, Ebpf, Endianness};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, StackTraceMap};
+use aya::{Btf, Ebpf};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl Default for Settings {
 /// Programs in the kernel, attached. Dropping it takes them off; so does the kernel if the process is killed.
 pub struct Live {
     ebpf: Ebpf,
-    events: RingBuf<MapData>,
+    events: Ring,
     counters: PerCpuArray<MapData, HookCounters>,
     netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
     closed: Array<MapData, u32>,
@@ -113,10 +114,7 @@ impl Live {
     /// Loads and attaches. Fails only if nothing could be told at all; what is missing is in [`Self::status`].
     pub fn start(shape: &Shape, settings: &Settings) -> Result<Self> {
         raise_memlock();
-        let types = match shape.numbers.as_slice() {
-            [] => None,
-            numbers => Btf::parse(&outline(numbers), Endianness::default()).ok(),
-        };
+        let mut types = numbered(&shape.numbers);
         let (mut granted, refused) = match settings.only {
             Some(Rung::Tracepoint) => (Granted::default(), Vec::new()),
             _ => probe(types.as_ref()),
@@ -124,6 +122,10 @@ impl Live {
         if let Some(only) = settings.only {
             granted.fentry &= only == Rung::Fentry;
             granted.kprobe &= only == Rung::Kprobe;
+        }
+        if !granted.fentry {
+            // Megabytes that nobody asks for any more.
+            types = None;
         }
         let plan = Plan { shape, granted, deliver: settings.deliver };
         let sizes = Sizes {
@@ -160,12 +162,12 @@ impl Live {
             false => None,
         };
         let mut live = Self {
-            events: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
+            events: Ring::new(map(&mut ebpf, "EVENTS")?, settings.buffer)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
             netns: PerCpuHashMap::try_from(take(&mut ebpf, "NETNS_COUNTERS")?)?,
             closed: Array::try_from(take(&mut ebpf, "CLOSED")?)?,
             tables: PerCpuArray::try_from(take(&mut ebpf, "TABLES")?)?,
-            living: Table::new(take(&mut ebpf, "LIVE")?, sizes.sockets)?,
+            living: Table::with_keys(take(&mut ebpf, "LIVE")?, take(&mut ebpf, "LIVE_KEYS")?, sizes.sockets)?,
             dead: Table::new(take(&mut ebpf, "DEAD")?, sizes.ended)?,
             read_stacks,
             sizes,
@@ -329,14 +331,15 @@ impl Live {
         limit: usize,
         go_on: &mut dyn FnMut() -> bool,
         mut take: impl FnMut(&[u8]),
-    ) -> bool {
+    ) -> Result<bool> {
         let mut count = 0;
         while count < limit && go_on() {
-            let Some(record) = self.events.next() else { return true };
-            take(&record);
+            if !self.events.next(&mut take)? {
+                return Ok(true);
+            }
             count += 1;
         }
-        false
+        Ok(false)
     }
 
     /// The books of every hook, summed over the CPUs.
@@ -376,7 +379,7 @@ impl Live {
 
     /// Live sockets that were seen to enter CLOSE_WAIT and are in it.
     ///
-    /// Reads the table of the living, 13 MB in its usual size: some milliseconds, so not for every tick.
+    /// Goes through the table of the living, a megabyte of keys in its usual size and what they stand for: not for every tick.
     pub fn close_wait(&self) -> Result<Vec<Life>> {
         let mut found = Vec::new();
         self.living.each(|life| {
