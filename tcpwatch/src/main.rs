@@ -5,7 +5,7 @@ use tcpwatch::cli::{self, Exit, Parsed};
 use tcpwatch::host::Host;
 
 fn main() -> ExitCode {
-    give_back();
+    tcpwatch::memory::give_back();
     let host = Host::live();
     let command = match cli::parse(std::env::args_os(), &host) {
         Ok(Parsed::Run(command)) => command,
@@ -16,14 +16,6 @@ fn main() -> ExitCode {
         }
     };
     finish(tcpwatch::run(command, &host))
-}
-
-/// Has large blocks of memory go back to the system when they are freed. By itself glibc keeps what was needed once, and a start
-/// needs megabytes that a run does not.
-fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no other thread is there yet, and the value is one that this setting may have.
-    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10) };
 }
 
 fn finish(result: anyhow::Result<Exit>) -> ExitCode {

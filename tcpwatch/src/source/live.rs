@@ -1,6 +1,6 @@
 //! The running kernel: loads the programs, attaches what is granted, hands out records and counters.
 
-use super::attach::{attach, debug, loader, missed, probe, short, verifier_log};
+use super::attach::{Attached, attach, debug, loader, missed, probe, short, verifier_log};
 use super::object;
 use super::ring::Ring;
 use super::table::Table;
@@ -8,8 +8,9 @@ use super::types::numbered;
 use crate::host::Host;
 use crate::host::preflight::{self, HookStatus};
 use crate::host::seed::Seed;
-use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, Way, When};
+use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, When};
 use crate::kernel::shape::Shape;
+use crate::memory;
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, StackTraceMap};
 use aya::{Btf, Ebpf};
@@ -89,11 +90,14 @@ impl Default for Settings {
 
 /// Programs in the kernel, attached. Dropping it takes them off; so does the kernel if the process is killed.
 pub struct Live {
-    ebpf: Ebpf,
+    /// Programs that may still be attached. `None`: none may, and their code is megabytes.
+    ebpf: Option<Ebpf>,
     events: Ring,
     counters: PerCpuArray<MapData, HookCounters>,
     netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
     closed: Array<MapData, u32>,
+    seeds: HashMap<MapData, u64, Owner>,
+    ports: HashMap<MapData, PortKey, PortOwner>,
     tables: PerCpuArray<MapData, TableCounters>,
     living: Table<Life>,
     dead: Table<Grave>,
@@ -103,7 +107,7 @@ pub struct Live {
     granted: Granted,
     status: Vec<HookStatus>,
     /// What holds, by hook.
-    attached: Vec<(u8, &'static Way)>,
+    attached: Vec<(u8, Vec<Attached>)>,
     /// Hooks whose module is not loaded yet.
     waiting: Vec<&'static Hook>,
     /// Essential hooks that are not attached though this host grants a way to them, and what was said.
@@ -166,12 +170,14 @@ impl Live {
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
             netns: PerCpuHashMap::try_from(take(&mut ebpf, "NETNS_COUNTERS")?)?,
             closed: Array::try_from(take(&mut ebpf, "CLOSED")?)?,
+            seeds: HashMap::try_from(take(&mut ebpf, "SEEDS")?)?,
+            ports: HashMap::try_from(take(&mut ebpf, "PORTS")?)?,
             tables: PerCpuArray::try_from(take(&mut ebpf, "TABLES")?)?,
             living: Table::with_keys(take(&mut ebpf, "LIVE")?, take(&mut ebpf, "LIVE_KEYS")?, sizes.sockets)?,
             dead: Table::new(take(&mut ebpf, "DEAD")?, sizes.ended)?,
             read_stacks,
             sizes,
-            ebpf,
+            ebpf: None,
             granted,
             status: Vec::new(),
             attached: Vec::new(),
@@ -183,8 +189,11 @@ impl Live {
             if settings.stop.load(Ordering::Relaxed) {
                 bail!(Stopped);
             }
-            live.attach_hook(hook, &plan, types.as_ref(), &refused);
+            live.attach_hook(&mut ebpf, hook, &plan, types.as_ref(), &refused);
         }
+        live.ebpf = (!live.waiting.is_empty()).then_some(ebpf);
+        drop(types);
+        memory::give_back_gaps();
         if !live.is_attached(hook::TCP_SEND_RESET) && !live.is_attached(hook::INET_SOCK_SET_STATE) {
             let why = live.status.iter().flat_map(|status| &status.tried).map(|(_, why)| why.as_str()).next();
             bail!(
@@ -197,6 +206,7 @@ impl Live {
 
     fn attach_hook(
         &mut self,
+        ebpf: &mut Ebpf,
         hook: &'static Hook,
         plan: &Plan<'_>,
         types: Option<&Btf>,
@@ -205,10 +215,10 @@ impl Live {
         let mut tried = Vec::new();
         let mut attached = None;
         for way in plan.ways(hook) {
-            match attach(&mut self.ebpf, way, hook.name(), types) {
-                Ok(()) => {
+            match attach(ebpf, way, hook.name(), types) {
+                Ok(programs) => {
                     attached = Some(way.rung.name().to_owned());
-                    self.attached.push((hook.id, way));
+                    self.attached.push((hook.id, programs));
                     break;
                 }
                 Err(error) => {
@@ -275,6 +285,7 @@ impl Live {
     /// Attaches hooks whose module came in the meantime; gives their names. Cheap while nothing changes.
     pub fn attach_late(&mut self) -> Vec<&'static str> {
         let mut came = Vec::new();
+        let Some(ebpf) = &mut self.ebpf else { return came };
         let waiting = std::mem::take(&mut self.waiting);
         for hook in waiting {
             let When::Module(module) = hook.when else { continue };
@@ -283,12 +294,12 @@ impl Live {
                 continue;
             }
             for way in hook.ways.iter().filter(|way| way.rung == Rung::Kprobe) {
-                let result = attach(&mut self.ebpf, way, hook.name(), None);
+                let result = attach(ebpf, way, hook.name(), None);
                 if let Some(status) = self.status.iter_mut().find(|status| status.name == hook.name()) {
                     match result {
-                        Ok(()) => {
+                        Ok(programs) => {
                             status.attached = Some(way.rung.name().to_owned());
-                            self.attached.push((hook.id, way));
+                            self.attached.push((hook.id, programs));
                             came.push(hook.name());
                         }
                         Err(error) => status.tried = vec![(way.rung.name().to_owned(), short(&error))],
@@ -301,18 +312,16 @@ impl Live {
 
     /// Tells the programs who owned what before they were attached.
     pub fn seed(&mut self, seed: &Seed) -> Result<()> {
-        let mut sockets: HashMap<_, u64, Owner> = HashMap::try_from(map(&mut self.ebpf, "SEEDS")?)?;
         for (inode, owner) in seed.sockets() {
-            if sockets.insert(inode, owner, 0).is_err() {
+            if self.seeds.insert(inode, owner, 0).is_err() {
                 // More than there were when the table was made: the rest have no owner until they are used.
                 break;
             }
         }
-        let mut ports: HashMap<_, PortKey, PortOwner> = HashMap::try_from(map(&mut self.ebpf, "PORTS")?)?;
         for (key, owner) in &seed.ports {
             // What a program learnt in the meantime is newer.
-            if ports.get(key, 0).is_err() {
-                ports.insert(key, owner, 0).context("cannot tell the programs who listens")?;
+            if self.ports.get(key, 0).is_err() {
+                self.ports.insert(key, owner, 0).context("cannot tell the programs who listens")?;
             }
         }
         Ok(())
@@ -359,7 +368,7 @@ impl Live {
 
     /// Runs of each hook that the kernel left out; hooks without any are not listed.
     pub fn missed(&self) -> Vec<(u8, u64)> {
-        let all = self.attached.iter().map(|(id, way)| (*id, missed(&self.ebpf, way)));
+        let all = self.attached.iter().map(|(id, programs)| (*id, missed(programs)));
         all.filter(|(_, count)| *count != 0).collect()
     }
 
