@@ -35,9 +35,9 @@ pub static CLOSED: Array<u32> = Array::with_max_entries(1, 0);
 /// for another, so that memory stays bounded. Arrays, in which `tables` finds its way: user space maps this one into its memory.
 #[map]
 pub static LIVE: Array<Life> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
-/// Addresses of the sockets in [`LIVE`].
+/// Addresses of the sockets in [`LIVE`], for user space to see what is in use.
 #[map]
-pub static LIVE_KEYS: Array<LiveLine> = Array::with_max_entries(65_536 / table::LIVE, 0);
+pub static LIVE_KEYS: Array<LiveLine> = Array::with_max_entries(65_536 / table::LIVE, BPF_F_MMAPABLE);
 
 /// What was known of a connection when its socket closed, found by its addresses: a late segment looks here. A log: each CPU
 /// writes a piece of it from end to end, then takes the piece that nobody has written to for the longest time.

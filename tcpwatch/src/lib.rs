@@ -12,6 +12,10 @@
 //! - [`verdict`]: events gathered into verdicts, pure.
 //! - [`sink`]: events or verdicts to text or JSON.
 //! - [`pipeline`]: the loop that joins them; [`cli`]: what was typed.
+//! - [`memory`]: what is freed goes back to the system.
+
+mod mapping;
+pub mod memory;
 
 pub mod event;
 pub mod kernel;

@@ -5,6 +5,7 @@ use tcpwatch::cli::{self, Exit, Parsed};
 use tcpwatch::host::Host;
 
 fn main() -> ExitCode {
+    tcpwatch::memory::give_back();
     let host = Host::live();
     let command = match cli::parse(std::env::args_os(), &host) {
         Ok(Parsed::Run(command)) => command,

@@ -3,6 +3,8 @@
 mod attach;
 mod live;
 mod object;
+mod ring;
 mod table;
+mod types;
 
 pub use live::{Live, Settings, Sizes, Stopped, Storm, TABLE};

@@ -11,7 +11,6 @@ use super::proc::{Proc, Stat};
 use super::{Host, cgroup};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::Read;
 use std::mem::MaybeUninit;
@@ -24,13 +23,28 @@ const INITIAL_PIDNS: &str = "pid:[4026531836]";
 /// What was there.
 #[derive(Debug, Default)]
 pub struct Seed {
-    /// Inode of a socket (of any kind: only the kernel side can tell TCP from the rest) and who holds it, by inode.
-    pub sockets: Vec<(u64, Owner)>,
+    /// Inode of a socket (of any kind: only the kernel side can tell TCP from the rest) and which of the owners holds it, by
+    /// inode. They are many, and stay as long as the run.
+    sockets: Vec<(u64, u32)>,
+    owners: Vec<Owner>,
     /// Who listens on a port. The owner is empty where nobody is seen to hold the socket.
     pub ports: Vec<(PortKey, PortOwner)>,
     pub namespaces: Vec<Namespace>,
     /// Processes whose descriptors may not be read.
     pub unreadable: u32,
+}
+
+impl Seed {
+    /// The sockets that were there and who holds them, by inode.
+    pub fn sockets(&self) -> impl Iterator<Item = (u64, &Owner)> {
+        self.sockets.iter().filter_map(|(inode, owner)| Some((*inode, self.owners.get(*owner as usize)?)))
+    }
+
+    /// Who held a socket.
+    pub fn owner(&self, socket: u64) -> Option<&Owner> {
+        let at = self.sockets.binary_search_by_key(&socket, |(inode, _)| *inode).ok()?;
+        self.owners.get(self.sockets.get(at)?.1 as usize)
+    }
 }
 
 /// How many sockets [`scan`] may find, with room for what comes meanwhile: what the namespaces say they have.
@@ -53,25 +67,28 @@ pub fn scan(host: &Host) -> Seed {
             holders.add(pid);
         }
     }
-    let namespaces = netns::list(host);
+    let mut seed = holders.into_seed();
+    seed.namespaces = netns::list(host);
     let mut ports = Ports::default();
-    for (inode, pid) in namespaces.iter().filter_map(|ns| Some((ns.inode, ns.pid?))) {
+    for (inode, pid) in seed.namespaces.iter().filter_map(|ns| Some((ns.inode, ns.pid?))) {
         for table in ["net/tcp", "net/tcp6"] {
             if let Ok(file) = File::open(host.proc.path(pid, table)) {
-                listeners(file, |port, socket| ports.add(PortKey { netns: inode, port }, holders.of(socket)));
+                listeners(file, |port, socket| {
+                    ports.add(PortKey { netns: inode, port }, seed.owner(socket).copied());
+                });
             }
         }
     }
-    let unreadable = holders.unreadable;
-    Seed { sockets: holders.into_sockets(), ports: ports.into_vec(), namespaces, unreadable }
+    seed.ports = ports.into_vec();
+    seed
 }
 
 /// Who holds which socket.
 struct Holders<'a> {
     host: &'a Host,
     processes: Vec<Process>,
-    /// Index of the holder, by the inode of the socket.
-    sockets: HashMap<u64, usize>,
+    /// Each socket and the index of a process that holds it, as they were found.
+    sockets: Vec<(u64, u32)>,
     unreadable: u32,
     initial_pidns: bool,
 }
@@ -85,7 +102,7 @@ impl<'a> Holders<'a> {
     fn new(host: &'a Host) -> Self {
         let pidns = std::fs::read_link(host.proc.path(host.proc.own_pid(), "ns/pid"));
         let initial_pidns = pidns.is_ok_and(|link| link.as_os_str() == INITIAL_PIDNS);
-        Self { host, processes: Vec::new(), sockets: HashMap::new(), unreadable: 0, initial_pidns }
+        Self { host, processes: Vec::new(), sockets: Vec::new(), unreadable: 0, initial_pidns }
     }
 
     fn add(&mut self, pid: u32) {
@@ -109,12 +126,10 @@ impl<'a> Holders<'a> {
             let Some(socket) = socket_inode(target) else { continue };
             if index.is_none() {
                 let Some(process) = self.ask(pid) else { return };
+                index = u32::try_from(self.processes.len()).ok();
                 self.processes.push(process);
-                index = Some(self.processes.len() - 1);
             }
-            if let Some(index) = index {
-                self.claim(socket, index);
-            }
+            self.sockets.extend(index.map(|index| (socket, index)));
         }
     }
 
@@ -136,28 +151,20 @@ impl<'a> Holders<'a> {
         Some(Process { owner, stat })
     }
 
-    fn claim(&mut self, socket: u64, index: usize) {
-        match self.sockets.entry(socket) {
-            Entry::Vacant(entry) => {
-                entry.insert(index);
+    /// Of several holders of a socket the oldest is left.
+    fn into_seed(self) -> Seed {
+        let Self { processes, mut sockets, unreadable, .. } = self;
+        sockets.sort_unstable();
+        sockets.dedup_by(|(socket, holder), (kept, oldest)| {
+            let again = socket == kept;
+            if again && older(&processes[*holder as usize], &processes[*oldest as usize]) {
+                *oldest = *holder;
             }
-            Entry::Occupied(mut entry) => {
-                if older(&self.processes[index], &self.processes[*entry.get()]) {
-                    entry.insert(index);
-                }
-            }
-        }
-    }
-
-    fn of(&self, socket: u64) -> Option<Owner> {
-        Some(self.processes[*self.sockets.get(&socket)?].owner)
-    }
-
-    fn into_sockets(self) -> Vec<(u64, Owner)> {
-        let mut sockets: Vec<_> =
-            self.sockets.into_iter().map(|(socket, index)| (socket, self.processes[index].owner)).collect();
-        sockets.sort_unstable_by_key(|(socket, _)| *socket);
-        sockets
+            again
+        });
+        sockets.shrink_to_fit();
+        let owners = processes.into_iter().map(|process| process.owner).collect();
+        Seed { sockets, owners, unreadable, ..Seed::default() }
     }
 }
 

@@ -3,15 +3,16 @@
 //! Only what tcpwatch asks is offered: where a member lies, what an enum's values are called, how many arguments a function
 //! or tracepoint has. aya's reader keeps members and enum values to itself.
 
-mod outline;
+mod bytes;
 mod prototype;
 mod reduce;
 
-pub use outline::outline;
+pub use bytes::Bytes;
 pub use reduce::Keep;
 
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashMap;
+use std::ops::Range;
 
 const MAGIC: u16 = 0xeb9f;
 
@@ -42,9 +43,9 @@ const DEPTH: u32 = 32;
 
 /// A kernel's types.
 pub struct Btf {
-    data: Vec<u8>,
+    data: Bytes,
     /// Where the strings begin in `data`, and where they end.
-    strings: std::ops::Range<usize>,
+    strings: Range<usize>,
     /// Where type `id` begins in `data`; entry 0 is `void`.
     types: Vec<u32>,
     /// Types by (kind, name), of the kinds and names that were asked for.
@@ -64,79 +65,58 @@ struct Type {
 
 impl Btf {
     /// Parses raw BTF and finds the types with the given names; no others can be asked for later.
-    pub fn parse(data: Vec<u8>, names: &[&str]) -> Result<Self> {
-        ensure!(data.len() >= 24, "BTF of {} bytes is no BTF", data.len());
-        let half = |at: usize| u16::from_le_bytes([data[at], data[at + 1]]);
-        let word =
-            |at: usize| u32::from_le_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]) as usize;
+    pub fn parse(data: impl Into<Bytes>, names: &[&str]) -> Result<Self> {
+        let data = data.into();
+        let bytes: &[u8] = &data;
+        ensure!(bytes.len() >= 24, "BTF of {} bytes is no BTF", bytes.len());
+        let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let field =
+            |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
         ensure!(half(0) == MAGIC, "no BTF: it begins with {:#06x} and not {MAGIC:#06x}", half(0));
-        let header = word(4);
-        let section = |offset: usize, length: usize, what: &str| -> Result<std::ops::Range<usize>> {
-            let start = header.checked_add(word(offset)).context("BTF header overflows")?;
-            let end = start.checked_add(word(length)).context("BTF header overflows")?;
-            ensure!(end <= data.len(), "BTF is cut off: its {what} end at byte {end} of {}", data.len());
+        let header = field(4);
+        let section = |offset: usize, length: usize, what: &str| -> Result<Range<usize>> {
+            let start = header.checked_add(field(offset)).context("BTF header overflows")?;
+            let end = start.checked_add(field(length)).context("BTF header overflows")?;
+            ensure!(end <= bytes.len(), "BTF is cut off: its {what} end at byte {end} of {}", bytes.len());
             Ok(start..end)
         };
         let type_bytes = section(8, 12, "types")?;
         let strings = section(16, 20, "strings")?;
-        let mut btf =
-            Self { types: Vec::with_capacity(type_bytes.len() / 24), index: HashMap::new(), strings, data };
-        btf.types.push(0);
-        let wanted = btf.find_strings(names);
+        let wanted = Wanted::find(&bytes[strings.clone()], names);
+        let mut index = HashMap::new();
+        let mut types = Vec::with_capacity(type_bytes.len() / 20);
+        types.push(0);
         let mut at = type_bytes.start;
         while at < type_bytes.end {
-            let ty = btf.read_type(at).with_context(|| format!("BTF type {} is cut off", btf.types.len()))?;
+            let ty = read_type(bytes, at).with_context(|| format!("BTF type {} is cut off", types.len()))?;
             if matches!(ty.kind, KIND_STRUCT | KIND_ENUM | KIND_ENUM64 | KIND_FUNC | KIND_TYPEDEF)
-                && let Some(name) = wanted.get(&ty.name)
+                && let Some(name) = wanted.get(ty.name)
             {
-                let id = u32::try_from(btf.types.len()).context("too many BTF types")?;
+                let id = u32::try_from(types.len()).context("too many BTF types")?;
                 let kind = if ty.kind == KIND_ENUM64 { KIND_ENUM } else { ty.kind };
                 // The first one wins: later namesakes are private to one source file.
-                btf.index.entry((kind, (*name).to_owned())).or_insert(id);
+                index.entry((kind, name.to_owned())).or_insert(id);
             }
-            btf.types.push(u32::try_from(at).context("BTF is too large")?);
+            types.push(u32::try_from(at).context("BTF is too large")?);
             let rest = match ty.kind {
                 KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
                 KIND_ARRAY => 12,
                 KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => ty.entries * 12,
                 KIND_ENUM | KIND_FUNC_PROTO => ty.entries * 8,
                 1..=KIND_ENUM64 => 0,
-                other => bail!("BTF type {} is of kind {other}, which is not known", btf.types.len() - 1),
+                other => bail!("BTF type {} is of kind {other}, which is not known", types.len() - 1),
             };
             at += TYPE_BYTES + rest;
         }
-        Ok(btf)
-    }
-
-    /// String offsets of the wanted names: comparing offsets is cheaper than comparing the name of every type.
-    fn find_strings<'a>(&self, names: &[&'a str]) -> HashMap<u32, &'a str> {
-        let by_bytes: HashMap<&[u8], &str> = names.iter().map(|name| (name.as_bytes(), *name)).collect();
-        let mut found = HashMap::new();
-        let mut offset = 0usize;
-        for string in self.data[self.strings.clone()].split(|byte| *byte == 0) {
-            if let (Some(name), Ok(at)) = (by_bytes.get(string), u32::try_from(offset)) {
-                found.entry(at).or_insert(*name);
-            }
-            offset += string.len() + 1;
-        }
-        found
+        Ok(Self { strings, types, index, data })
     }
 
     fn word(&self, at: usize) -> Option<u32> {
-        let bytes = self.data.get(at..at + 4)?;
-        Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        word(&self.data, at)
     }
 
     fn read_type(&self, at: usize) -> Option<Type> {
-        let info = self.word(at + 4)?;
-        Some(Type {
-            at,
-            name: self.word(at)?,
-            kind: info >> 24 & 31,
-            entries: (info & 0xffff) as usize,
-            bitfields: info >> 31 == 1,
-            other: self.word(at + 8)?,
-        })
+        read_type(&self.data, at)
     }
 
     fn by_id(&self, id: u32) -> Option<Type> {
@@ -249,6 +229,62 @@ impl Btf {
     fn proto_args(&self, id: u32) -> Option<u32> {
         let proto = self.resolve(id)?;
         (proto.kind == KIND_FUNC_PROTO).then(|| u32::try_from(proto.entries).ok()).flatten()
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+fn read_type(bytes: &[u8], at: usize) -> Option<Type> {
+    let info = word(bytes, at + 4)?;
+    Some(Type {
+        at,
+        name: word(bytes, at)?,
+        kind: info >> 24 & 31,
+        entries: (info & 0xffff) as usize,
+        bitfields: info >> 31 == 1,
+        other: word(bytes, at + 8)?,
+    })
+}
+
+/// Where the wanted names lie among the strings. A kernel has 150,000 names: nearly all of them, and nearly all types that bear
+/// them, are told from the wanted ones without a look into a table.
+struct Wanted<'a> {
+    names: HashMap<u32, &'a str>,
+    /// A bit for each place among the strings.
+    marks: Vec<u64>,
+}
+
+impl<'a> Wanted<'a> {
+    fn find(strings: &[u8], names: &[&'a str]) -> Self {
+        let by_bytes: HashMap<&[u8], &str> = names.iter().map(|name| (name.as_bytes(), *name)).collect();
+        // A bit for each length, by the first byte.
+        let mut lengths = [0_u64; 256];
+        let length_bit = |name: &[u8]| 1 << name.len().min(63);
+        for name in by_bytes.keys().filter(|name| !name.is_empty()) {
+            lengths[usize::from(name[0])] |= length_bit(name);
+        }
+        let mut wanted = Self { names: HashMap::new(), marks: vec![0; strings.len() / 64 + 1] };
+        let mut start = 0;
+        for end in strings.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(end, _)| end) {
+            let string = &strings[start..end];
+            if string.first().is_some_and(|first| lengths[usize::from(*first)] & length_bit(string) != 0)
+                && let (Some(name), Ok(at)) = (by_bytes.get(string), u32::try_from(start))
+            {
+                wanted.names.insert(at, *name);
+                wanted.marks[start / 64] |= 1 << (start % 64);
+            }
+            start = end + 1;
+        }
+        wanted
+    }
+
+    /// The name at a place among the strings, if it is wanted.
+    fn get(&self, at: u32) -> Option<&'a str> {
+        let mark = self.marks.get(at as usize / 64).is_some_and(|marks| marks >> (at % 64) & 1 == 1);
+        if mark { self.names.get(&at).copied() } else { None }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The shape of the running kernel: everything that tcpwatch takes from its BTF, in one value. A recording carries it, so
 //! that nothing after the source asks a kernel.
 
-use super::btf::{Btf, Keep};
+use super::btf::{Btf, Bytes, Keep};
 use super::names::ReasonNames;
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ pub const SYSTEM_BTF: &str = "/sys/kernel/btf/vmlinux";
 const ENUMS: [&str; 2] = ["sk_rst_reason", "skb_drop_reason"];
 
 /// A kernel's types, with those findable that a shape is made of.
-pub fn types(data: Vec<u8>) -> Result<Btf> {
+pub fn types(data: impl Into<Bytes>) -> Result<Btf> {
     let tracepoint_types: Vec<String> =
         hook::ALL.iter().map(|(_, name)| format!("btf_trace_{name}")).collect();
     let mut wanted: Vec<&str> = Offsets::FIELDS.iter().map(|field| field.structure).collect();
@@ -27,15 +27,20 @@ pub fn types(data: Vec<u8>) -> Result<Btf> {
 }
 
 /// A copy of a kernel's types with nothing but what a shape is made of: a few kilobytes instead of megabytes.
-pub fn reduce(data: Vec<u8>) -> Result<Vec<u8>> {
+pub fn reduce(data: impl Into<Bytes>) -> Result<Vec<u8>> {
     let fields: Vec<_> = Offsets::FIELDS.iter().map(|field| (field.structure, field.path)).collect();
     let hooks: Vec<_> = hook::ALL.iter().map(|(_, name)| *name).collect();
     types(data)?.reduce(&Keep { fields: &fields, enums: &ENUMS, functions: &hooks, tracepoints: &hooks })
 }
 
 /// The types of the running kernel, or those in a file that the user says are its types.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| {
+fn read(path: &Path) -> Result<Bytes> {
+    let bytes = if path == Path::new(SYSTEM_BTF) {
+        Bytes::of_kernel(path)
+    } else {
+        std::fs::read(path).map(Bytes::from)
+    };
+    bytes.with_context(|| {
         format!(
             "cannot read the kernel's types from `{}`\nhint: the kernel must be built with CONFIG_DEBUG_INFO_BTF=y; or give its types with --btf FILE",
             path.display()
@@ -87,14 +92,14 @@ impl Shape {
         let Some(path) = path else { return Self::parse(read(system)?).with_context(|| unusable(system)) };
         let mut shape = Self::parse(read(path)?).with_context(|| unusable(path))?;
         // A file may number them otherwise. Where the kernel shows nothing it has no trampolines either.
-        shape.numbers = match std::fs::read(system) {
+        shape.numbers = match Bytes::of_kernel(system) {
             Ok(data) => numbers(&types(data).with_context(|| unusable(system))?),
             Err(_) => Vec::new(),
         };
         Ok(shape)
     }
 
-    pub fn parse(data: Vec<u8>) -> Result<Self> {
+    pub fn parse(data: impl Into<Bytes>) -> Result<Self> {
         let btf = types(data)?;
 
         let mut offsets = Offsets::ABSENT;

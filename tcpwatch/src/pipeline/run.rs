@@ -119,7 +119,6 @@ impl Run {
         if let Some(fatal) = findings.iter().find(|finding| finding.fatal && !finding.ok) {
             bail!("{}: {}\nhint: {}", fatal.what, fatal.effect, fatal.hint);
         }
-        let symbols = Symbols::load();
         let shape = Shape::load(options.btf.as_deref())?;
         let settings = Settings {
             deliver: options.deliver,
@@ -172,7 +171,7 @@ impl Run {
             sees_accepts: live.is_attached(hook::INET_CSK_ACCEPT),
             live,
             shape,
-            symbols,
+            symbols: Symbols::none(),
             processes,
             books,
             started: Instant::now(),
@@ -197,7 +196,10 @@ impl Run {
             host: host.clone(),
             seed,
         };
-        match run.greet(&start, &look.standing, sink) {
+        let greeted = run.greet(&start, &look.standing, sink);
+        // Not sooner: on the same core it would keep the hooks and the first line waiting.
+        run.symbols = Symbols::load();
+        match greeted {
             Err(error) if !is_closed_pipe(&error) && error.is::<io::Error>() => {
                 Err(error.context(crate::CANNOT_WRITE))
             }
@@ -209,6 +211,8 @@ impl Run {
     /// The first answer: what is attached, and what is wrong already.
     fn greet(&mut self, start: &Start, standing: &[event::Standing], sink: &mut dyn Sink) -> Result<()> {
         sink.start(start)?;
+        // At once: whoever waits for it need not wait for the rest.
+        sink.flush()?;
         self.report_leaks(sink)?;
         sink.standing(standing)?;
         sink.flush()?;
@@ -349,6 +353,7 @@ impl Run {
         });
         written?;
         recorded?;
+        let drained = drained?;
         // With a limit of 0 nothing more is wanted.
         Ok(if drained || limit == 0 { Drained::All } else { Drained::Partly })
     }
@@ -480,7 +485,7 @@ impl Run {
             Ok(Raw::Event(record)) => *unshown.entry(record.hook).or_default() += 1,
             Ok(Raw::State(record)) => *unshown.entry(record.hook).or_default() += 1,
             Err(_) => *malformed += 1,
-        });
+        })?;
         Ok(())
     }
 

@@ -10,7 +10,6 @@ use crate::host::netns::{self, Namespace};
 use crate::host::{Host, seed::Seed};
 use std::time::{Duration, Instant};
 use tcpwatch_common::flow::{Addr, Flow};
-use tcpwatch_common::owner::Owner;
 
 /// The first answer may take this long. The table of connections is one for all namespaces, so that on a host with many of
 /// both each look costs tens of milliseconds.
@@ -54,7 +53,7 @@ impl Look {
 
     fn add(&mut self, host: &Host, namespace: &Namespace, view: &View, seed: &Seed) {
         let now = Clock::read();
-        let owner = |inode: u64| find(seed, inode);
+        let owner = |inode: u64| seed.owner(inode).copied().unwrap_or_default();
         let limit = view.settings.tcp_max_tw_buckets;
         let counters = namespace.pid.and_then(|pid| Counters::read(&host.proc, pid, namespace.inode));
         self.standing.push(Standing {
@@ -86,12 +85,6 @@ impl Look {
             (waiting.inode, held)
         }));
     }
-}
-
-/// Who held a socket when tcpwatch started.
-fn find(seed: &Seed, inode: u64) -> Owner {
-    let at = seed.sockets.binary_search_by_key(&inode, |(inode, _)| *inode);
-    at.ok().and_then(|at| seed.sockets.get(at)).map(|(_, owner)| *owner).unwrap_or_default()
 }
 
 pub(super) fn flow(waiting: &Waiting, netns: u32) -> Flow {

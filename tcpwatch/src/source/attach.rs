@@ -3,13 +3,27 @@
 use super::object;
 use crate::kernel::hooks::{Granted, Part, Rung, Way};
 use anyhow::{Context, Result, bail};
-use aya::programs::{FEntry, FExit, KProbe, ProgramError, RawTracePoint};
+use aya::programs::{FEntry, FExit, KProbe, ProgramError, ProgramFd, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::any::Any;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// A function that exists in every kernel with TCP, small and rarely called.
 const PROBED: &str = "tcp_reset";
+
+/// A program that is attached as long as this is kept, whatever becomes of the loader's copy of it.
+pub(super) struct Attached {
+    program: ProgramFd,
+    _link: Box<dyn Any>,
+}
+
+impl Attached {
+    fn new(program: &ProgramFd, link: impl Any) -> Result<Self> {
+        let program = program.try_clone().context("cannot keep a program open")?;
+        Ok(Self { program, _link: Box::new(link) })
+    }
+}
 
 /// A loader that has not read the kernel's types.
 ///
@@ -45,57 +59,75 @@ pub(super) fn probe(btf: Option<&Btf>) -> (Granted, Vec<(Rung, String)>) {
         (Rung::Kprobe, Part::Kprobe, "probe_kprobe", &mut granted.kprobe),
     ] {
         match attach_part(&mut ebpf, part, program, PROBED, btf) {
-            Ok(()) => *allowed = true,
+            Ok(_) => *allowed = true,
             Err(error) => refused.push((rung, short(&error))),
         }
     }
     (granted, refused)
 }
 
-/// Runs of a way's programs that the kernel left out because the program was already at work on that CPU: each program is
+/// Runs of programs that the kernel left out because the program was already at work on that CPU: each program is
 /// entered once at a time there, and one that was interrupted, or on newer kernels preempted, is still at work.
 ///
 /// From the program's own line in procfs (since 5.12); aya does not offer it.
-pub(super) fn missed(ebpf: &Ebpf, way: &Way) -> u64 {
-    let of = |name: &str| -> Option<u64> {
-        let fd = ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
+pub(super) fn missed(programs: &[Attached]) -> u64 {
+    let of = |attached: &Attached| -> Option<u64> {
+        let fd = attached.program.as_fd().as_raw_fd();
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
     };
-    way.parts.iter().filter_map(|(_, program)| of(program)).sum()
+    programs.iter().filter_map(of).sum()
 }
 
 /// Attaches all programs of a way. On failure those that held already are taken off again.
-pub(super) fn attach(ebpf: &mut Ebpf, way: &Way, function: &str, btf: Option<&Btf>) -> Result<()> {
-    for (done, (part, program)) in way.parts.iter().enumerate() {
-        if let Err(error) = attach_part(ebpf, *part, program, function, btf) {
-            for (part, program) in &way.parts[..done] {
-                unload(ebpf, *part, program);
+pub(super) fn attach(ebpf: &mut Ebpf, way: &Way, function: &str, btf: Option<&Btf>) -> Result<Vec<Attached>> {
+    let mut all = Vec::with_capacity(way.parts.len());
+    for (part, program) in way.parts {
+        match attach_part(ebpf, *part, program, function, btf) {
+            Ok(attached) => all.push(attached),
+            Err(error) => {
+                let done = all.len();
+                drop(all);
+                for (part, program) in &way.parts[..done] {
+                    unload(ebpf, *part, program);
+                }
+                return Err(error);
             }
-            return Err(error);
         }
     }
-    Ok(())
+    Ok(all)
 }
 
-fn attach_part(ebpf: &mut Ebpf, part: Part, name: &str, function: &str, btf: Option<&Btf>) -> Result<()> {
+fn attach_part(
+    ebpf: &mut Ebpf,
+    part: Part,
+    name: &str,
+    function: &str,
+    btf: Option<&Btf>,
+) -> Result<Attached> {
     let program = ebpf.program_mut(name).with_context(|| format!("there is no program `{name}`"))?;
     let types = || btf.context("this kernel shows no types of its own");
-    match part {
+    let attached = match part {
         Part::RawTracepoint => {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load()?;
-            program.attach(function)?;
+            let link = program.attach(function)?;
+            let link = program.take_link(link)?;
+            Attached::new(program.fd()?, link)
         }
         Part::Fentry => {
             let program: &mut FEntry = program.try_into()?;
             program.load(function, types()?)?;
-            program.attach()?;
+            let link = program.attach()?;
+            let link = program.take_link(link)?;
+            Attached::new(program.fd()?, link)
         }
         Part::Fexit => {
             let program: &mut FExit = program.try_into()?;
             program.load(function, types()?)?;
-            program.attach()?;
+            let link = program.attach()?;
+            let link = program.take_link(link)?;
+            Attached::new(program.fd()?, link)
         }
         Part::Kprobe | Part::Kretprobe => {
             let program: &mut KProbe = program.try_into()?;
@@ -104,9 +136,11 @@ fn attach_part(ebpf: &mut Ebpf, part: Part, name: &str, function: &str, btf: Opt
                 Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
                 Err(error) => bail!(error),
             }
-            program.attach(function, 0)?;
+            let link = program.attach(function, 0)?;
+            let link = program.take_link(link)?;
+            Attached::new(program.fd()?, link)
         }
-    }
+    };
     if debug() {
         let cost = ebpf.program(name).and_then(|program| program.info().ok()?.verified_instruction_count());
         eprintln!(
@@ -114,7 +148,7 @@ fn attach_part(ebpf: &mut Ebpf, part: Part, name: &str, function: &str, btf: Opt
             cost.map_or("?".to_owned(), |count| count.to_string())
         );
     }
-    Ok(())
+    attached
 }
 
 fn unload(ebpf: &mut Ebpf, part: Part, name: &str) {

@@ -1,17 +1,19 @@
 //! The running kernel: loads the programs, attaches what is granted, hands out records and counters.
 
-use super::attach::{attach, debug, loader, missed, probe, short, verifier_log};
+use super::attach::{Attached, attach, debug, loader, missed, probe, short, verifier_log};
 use super::object;
+use super::ring::Ring;
 use super::table::Table;
+use super::types::numbered;
 use crate::host::Host;
 use crate::host::preflight::{self, HookStatus};
 use crate::host::seed::Seed;
-use crate::kernel::btf::outline;
-use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, Way, When};
+use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, When};
 use crate::kernel::shape::Shape;
+use crate::memory;
 use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf, StackTraceMap};
-use aya::{Btf, Ebpf, Endianness};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, StackTraceMap};
+use aya::{Btf, Ebpf};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -92,11 +94,14 @@ impl Default for Settings {
 
 /// Programs in the kernel, attached. Dropping it takes them off; so does the kernel if the process is killed.
 pub struct Live {
-    ebpf: Ebpf,
-    events: RingBuf<MapData>,
+    /// Programs that may still be attached. `None`: none may, and their code is megabytes.
+    ebpf: Option<Ebpf>,
+    events: Ring,
     counters: PerCpuArray<MapData, HookCounters>,
     netns: PerCpuHashMap<MapData, u32, NetnsCounters>,
     closed: Array<MapData, u32>,
+    seeds: HashMap<MapData, u64, Owner>,
+    ports: HashMap<MapData, PortKey, PortOwner>,
     tables: PerCpuArray<MapData, TableCounters>,
     storms: Table<Slot>,
     storm_counts: PerCpuArray<MapData, u64>,
@@ -108,7 +113,7 @@ pub struct Live {
     granted: Granted,
     status: Vec<HookStatus>,
     /// What holds, by hook.
-    attached: Vec<(u8, &'static Way)>,
+    attached: Vec<(u8, Vec<Attached>)>,
     /// Hooks whose module is not loaded yet.
     waiting: Vec<&'static Hook>,
     /// Essential hooks that are not attached though this host grants a way to them, and what was said.
@@ -119,10 +124,7 @@ impl Live {
     /// Loads and attaches. Fails only if nothing could be told at all; what is missing is in [`Self::status`].
     pub fn start(shape: &Shape, settings: &Settings) -> Result<Self> {
         raise_memlock();
-        let types = match shape.numbers.as_slice() {
-            [] => None,
-            numbers => Btf::parse(&outline(numbers), Endianness::default()).ok(),
-        };
+        let mut types = numbered(&shape.numbers);
         let (mut granted, refused) = match settings.only {
             Some(Rung::Tracepoint) => (Granted::default(), Vec::new()),
             _ => probe(types.as_ref()),
@@ -130,6 +132,10 @@ impl Live {
         if let Some(only) = settings.only {
             granted.fentry &= only == Rung::Fentry;
             granted.kprobe &= only == Rung::Kprobe;
+        }
+        if !granted.fentry {
+            // Megabytes that nobody asks for any more.
+            types = None;
         }
         let plan = Plan { shape, granted, deliver: settings.deliver };
         let sizes = Sizes {
@@ -166,18 +172,20 @@ impl Live {
             false => None,
         };
         let mut live = Self {
-            events: RingBuf::try_from(take(&mut ebpf, "EVENTS")?)?,
+            events: Ring::new(map(&mut ebpf, "EVENTS")?, settings.buffer)?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?)?,
             netns: PerCpuHashMap::try_from(take(&mut ebpf, "NETNS_COUNTERS")?)?,
             closed: Array::try_from(take(&mut ebpf, "CLOSED")?)?,
+            seeds: HashMap::try_from(take(&mut ebpf, "SEEDS")?)?,
+            ports: HashMap::try_from(take(&mut ebpf, "PORTS")?)?,
             tables: PerCpuArray::try_from(take(&mut ebpf, "TABLES")?)?,
             storms: Table::new(take(&mut ebpf, "STORMS")?, storm::SLOTS)?,
             storm_counts: PerCpuArray::try_from(take(&mut ebpf, "STORM_COUNTS")?)?,
-            living: Table::new(take(&mut ebpf, "LIVE")?, sizes.sockets)?,
+            living: Table::with_keys(take(&mut ebpf, "LIVE")?, take(&mut ebpf, "LIVE_KEYS")?, sizes.sockets)?,
             dead: Table::new(take(&mut ebpf, "DEAD")?, sizes.ended)?,
             read_stacks,
             sizes,
-            ebpf,
+            ebpf: None,
             granted,
             status: Vec::new(),
             attached: Vec::new(),
@@ -189,8 +197,11 @@ impl Live {
             if settings.stop.load(Ordering::Relaxed) {
                 bail!(Stopped);
             }
-            live.attach_hook(hook, &plan, types.as_ref(), &refused);
+            live.attach_hook(&mut ebpf, hook, &plan, types.as_ref(), &refused);
         }
+        live.ebpf = (!live.waiting.is_empty()).then_some(ebpf);
+        drop(types);
+        memory::give_back_gaps();
         if !live.is_attached(hook::TCP_SEND_RESET) && !live.is_attached(hook::INET_SOCK_SET_STATE) {
             let why = live.status.iter().flat_map(|status| &status.tried).map(|(_, why)| why.as_str()).next();
             bail!(
@@ -203,6 +214,7 @@ impl Live {
 
     fn attach_hook(
         &mut self,
+        ebpf: &mut Ebpf,
         hook: &'static Hook,
         plan: &Plan<'_>,
         types: Option<&Btf>,
@@ -211,10 +223,10 @@ impl Live {
         let mut tried = Vec::new();
         let mut attached = None;
         for way in plan.ways(hook) {
-            match attach(&mut self.ebpf, way, hook.name(), types) {
-                Ok(()) => {
+            match attach(ebpf, way, hook.name(), types) {
+                Ok(programs) => {
                     attached = Some(way.rung.name().to_owned());
-                    self.attached.push((hook.id, way));
+                    self.attached.push((hook.id, programs));
                     break;
                 }
                 Err(error) => {
@@ -281,6 +293,7 @@ impl Live {
     /// Attaches hooks whose module came in the meantime; gives their names. Cheap while nothing changes.
     pub fn attach_late(&mut self) -> Vec<&'static str> {
         let mut came = Vec::new();
+        let Some(ebpf) = &mut self.ebpf else { return came };
         let waiting = std::mem::take(&mut self.waiting);
         for hook in waiting {
             let When::Module(module) = hook.when else { continue };
@@ -289,12 +302,12 @@ impl Live {
                 continue;
             }
             for way in hook.ways.iter().filter(|way| way.rung == Rung::Kprobe) {
-                let result = attach(&mut self.ebpf, way, hook.name(), None);
+                let result = attach(ebpf, way, hook.name(), None);
                 if let Some(status) = self.status.iter_mut().find(|status| status.name == hook.name()) {
                     match result {
-                        Ok(()) => {
+                        Ok(programs) => {
                             status.attached = Some(way.rung.name().to_owned());
-                            self.attached.push((hook.id, way));
+                            self.attached.push((hook.id, programs));
                             came.push(hook.name());
                         }
                         Err(error) => status.tried = vec![(way.rung.name().to_owned(), short(&error))],
@@ -307,18 +320,16 @@ impl Live {
 
     /// Tells the programs who owned what before they were attached.
     pub fn seed(&mut self, seed: &Seed) -> Result<()> {
-        let mut sockets: HashMap<_, u64, Owner> = HashMap::try_from(map(&mut self.ebpf, "SEEDS")?)?;
-        for (inode, owner) in &seed.sockets {
-            if sockets.insert(inode, owner, 0).is_err() {
+        for (inode, owner) in seed.sockets() {
+            if self.seeds.insert(inode, owner, 0).is_err() {
                 // More than there were when the table was made: the rest have no owner until they are used.
                 break;
             }
         }
-        let mut ports: HashMap<_, PortKey, PortOwner> = HashMap::try_from(map(&mut self.ebpf, "PORTS")?)?;
         for (key, owner) in &seed.ports {
             // What a program learnt in the meantime is newer.
-            if ports.get(key, 0).is_err() {
-                ports.insert(key, owner, 0).context("cannot tell the programs who listens")?;
+            if self.ports.get(key, 0).is_err() {
+                self.ports.insert(key, owner, 0).context("cannot tell the programs who listens")?;
             }
         }
         Ok(())
@@ -337,14 +348,15 @@ impl Live {
         limit: usize,
         go_on: &mut dyn FnMut() -> bool,
         mut take: impl FnMut(&[u8]),
-    ) -> bool {
+    ) -> Result<bool> {
         let mut count = 0;
         while count < limit && go_on() {
-            let Some(record) = self.events.next() else { return true };
-            take(&record);
+            if !self.events.next(&mut take)? {
+                return Ok(true);
+            }
             count += 1;
         }
-        false
+        Ok(false)
     }
 
     /// The books of every hook, summed over the CPUs.
@@ -364,7 +376,7 @@ impl Live {
 
     /// Runs of each hook that the kernel left out; hooks without any are not listed.
     pub fn missed(&self) -> Vec<(u8, u64)> {
-        let all = self.attached.iter().map(|(id, way)| (*id, missed(&self.ebpf, way)));
+        let all = self.attached.iter().map(|(id, programs)| (*id, missed(programs)));
         all.filter(|(_, count)| *count != 0).collect()
     }
 
@@ -384,7 +396,7 @@ impl Live {
 
     /// Live sockets that were seen to enter CLOSE_WAIT and are in it.
     ///
-    /// Reads the table of the living, 13 MB in its usual size: some milliseconds, so not for every tick.
+    /// Goes through the table of the living, a megabyte of keys in its usual size and what they stand for: not for every tick.
     pub fn close_wait(&self) -> Result<Vec<Life>> {
         let mut found = Vec::new();
         self.living.each(|life| {

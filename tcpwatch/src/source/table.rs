@@ -3,21 +3,23 @@
 //! Not through the map's own calls, which are one system call an entry; and a piece at a time, so that the whole table never
 //! counts as memory of this process.
 
+use crate::mapping::Mapping;
 use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::param::page_size;
-use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Entries of a piece: whole pages of up to 64 KiB, whatever an entry's size.
-const PIECE: usize = 8192;
+/// Pages of keys that are looked at together. As many entries as there are words in whole pages are whole pages, too: the size
+/// of each is a multiple of eight.
+const PIECE: usize = 4;
 
 /// An array of entries, each a whole number of words.
 pub(super) struct Table<T> {
     map: MapData,
+    /// A word for each entry, 0 for a free one.
+    keys: Option<MapData>,
     entries: usize,
     entry: PhantomData<T>,
 }
@@ -25,20 +27,33 @@ pub(super) struct Table<T> {
 impl<T: FromBytes + IntoBytes> Table<T> {
     pub(super) fn new(map: Map, entries: u32) -> Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8) };
-        let Map::Array(map) = map else { bail!("a table of sockets is no array") };
-        Ok(Self { map, entries: entries as usize, entry: PhantomData })
+        Ok(Self { map: array(map)?, keys: None, entries: entries as usize, entry: PhantomData })
     }
 
-    /// Hands out every entry as it is at that moment, free ones too. The programs write meanwhile: an entry in their hands may
-    /// come half old and half new.
+    /// A table whose keys lie in an array of their own: what nobody uses is not even looked at.
+    pub(super) fn with_keys(map: Map, keys: Map, entries: u32) -> Result<Self> {
+        Ok(Self { keys: Some(array(keys)?), ..Self::new(map, entries)? })
+    }
+
+    /// Hands out every entry as it is at that moment; free ones too, if there are no keys to tell them. The programs write
+    /// meanwhile: an entry in their hands may come half old and half new.
     pub(super) fn each(&self, mut take: impl FnMut(&T)) -> Result<()> {
         let mut entry = T::new_zeroed();
-        for first in (0..self.entries).step_by(PIECE) {
-            let count = PIECE.min(self.entries - first);
-            let piece = Piece::map(&self.map, first * size_of::<T>(), count * size_of::<T>())
-                .context("cannot read a table of the kernel side")?;
-            for at in 0..count {
-                piece.copy(at * size_of::<T>(), entry.as_mut_bytes());
+        let piece = PIECE * page_size() / size_of::<u64>();
+        for first in (0..self.entries).step_by(piece) {
+            let count = piece.min(self.entries - first);
+            let keys = match &self.keys {
+                Some(keys) => Some(part::<u64>(keys, first, count)?),
+                None => None,
+            };
+            let is_used = |at: usize| keys.as_ref().is_none_or(|keys| keys.word(at * size_of::<u64>()) != 0);
+            let mut used = (0..count).filter(|at| is_used(*at)).peekable();
+            if used.peek().is_none() {
+                continue;
+            }
+            let entries = part::<T>(&self.map, first, count)?;
+            for at in used {
+                entries.copy(at * size_of::<T>(), entry.as_mut_bytes());
                 take(&entry);
             }
         }
@@ -46,38 +61,14 @@ impl<T: FromBytes + IntoBytes> Table<T> {
     }
 }
 
-/// Some pages of a map. Taken out of memory when dropped.
-struct Piece {
-    start: *mut c_void,
-    length: usize,
-}
-
-impl Piece {
-    fn map(map: &MapData, offset: usize, length: usize) -> rustix::io::Result<Self> {
-        let length = length.next_multiple_of(page_size());
-        let offset = offset as u64;
-        // SAFETY: a mapping of its own, at a place that the kernel chooses, only to be read.
-        let start = unsafe {
-            mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, map.fd().as_fd(), offset)?
-        };
-        Ok(Self { start, length })
-    }
-
-    /// Copies `into.len()` bytes, a multiple of eight, word by word: programs write there, so each word is read once.
-    fn copy(&self, at: usize, into: &mut [u8]) {
-        assert!(at.is_multiple_of(8) && at + into.len() <= self.length);
-        for (word, bytes) in into.chunks_exact_mut(8).enumerate() {
-            // SAFETY: within the mapping, which begins at a page and lives as long as `self`.
-            let value = unsafe { self.start.byte_add(at + word * 8).cast::<u64>().read_volatile() };
-            bytes.copy_from_slice(&value.to_ne_bytes());
-        }
+fn array(map: Map) -> Result<MapData> {
+    match map {
+        Map::Array(map) => Ok(map),
+        _ => bail!("a table of sockets is no array"),
     }
 }
 
-impl Drop for Piece {
-    fn drop(&mut self) {
-        // SAFETY: what `map` mapped; nothing points into it any more.
-        // It cannot fail for a mapping that is there.
-        let _ = unsafe { munmap(self.start, self.length) };
-    }
+fn part<T>(map: &MapData, first: usize, count: usize) -> Result<Mapping> {
+    let (at, length) = (first * size_of::<T>(), count * size_of::<T>());
+    Mapping::of(map.fd().as_fd(), at, length).context("cannot read a table of the kernel side")
 }

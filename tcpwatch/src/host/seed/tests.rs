@@ -13,7 +13,7 @@ fn row(n: usize, local: &str, state: &str, inode: u64) -> String {
 }
 
 fn owner_of(seed: &Seed, socket: u64) -> Owner {
-    seed.sockets.iter().find(|(inode, _)| *inode == socket).map(|(_, owner)| *owner).unwrap()
+    *seed.owner(socket).unwrap()
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn sockets_get_the_process_that_holds_them() {
     tree.process(Tree::OWN_PID, &fake::Process { files: &["socket:[103]"], ..fake::Process::PLAIN });
     tree.process(44, &fake::Process::PLAIN);
     let seed = scan(&tree.host());
-    assert!(seed.sockets.iter().map(|(inode, _)| *inode).eq([100, 101, 102]), "not tcpwatch's own");
+    assert!(seed.sockets().map(|(inode, _)| inode).eq([100, 101, 102]), "not tcpwatch's own");
     let owner = owner_of(&seed, 100);
     assert_eq!((owner.pid, owner.uid, owner.how), (42, 33, how::PROC));
     assert_eq!(owner.start_ns, 50_000_000_000);
@@ -73,7 +73,7 @@ fn a_process_that_vanishes_is_left_out() {
     tree.process(43, &fake::Process { files: &["socket:[101]"], ..fake::Process::PLAIN });
     tree.remove("proc/43/fd");
     let seed = scan(&tree.host());
-    assert!(seed.sockets.is_empty());
+    assert!(seed.sockets().next().is_none());
     assert_eq!(seed.unreadable, 0);
 }
 
