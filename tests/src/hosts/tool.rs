@@ -357,8 +357,13 @@ impl Books {
             lost += told;
         }
         // A leak is found by looking, and no hook has it in its books.
-        let shown = books.events.iter().filter(|event| kind(event) != "close_wait_leak").count() as u64;
-        ensure!(delivered == shown, "the summary says {delivered} delivered, {shown} were printed");
+        let of_hooks = books.events.iter().filter(|event| kind(event) != "close_wait_leak");
+        let shown: u64 = of_hooks.map(|event| event["count"].as_u64().unwrap_or(0)).sum();
+        let aggregated = books.sum("aggregated");
+        ensure!(
+            delivered + aggregated == shown,
+            "the summary says {delivered} delivered and {aggregated} aggregated, printed were {shown}"
+        );
         Ok(Self { lost, ..books })
     }
 

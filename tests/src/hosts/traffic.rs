@@ -10,7 +10,7 @@ use crate::actor::Actor;
 use crate::net::Netns;
 
 /// Nobody listens here.
-const CLOSED: u16 = 9;
+pub(super) const CLOSED: u16 = 9;
 
 pub(super) struct Ground {
     pub(super) netns: Netns,
@@ -85,6 +85,12 @@ impl Ground {
         self.cli.error(fd)?;
         self.cli.close(fd)?;
         Ok(Reset { client, server: SocketAddr::new(loopback(false), port) })
+    }
+
+    /// One connection to a port that nobody listens on, from a thread that is in the namespace.
+    pub(super) fn refuse(port: u16) {
+        // What becomes of it is for tcpwatch to say.
+        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, port)));
     }
 
     /// Connections to a closed port from this thread, as fast as it goes, until `enough` of the number so far.
