@@ -3,13 +3,12 @@
 use crate::kernel::config::{config, filter};
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
-use crate::maps::{CLOSED, COUNTERS, EVENTS, FOUND, Found, NETNS_COUNTERS, PORTS};
+use crate::maps::{CLOSED, COUNTERS, EVENT, EVENTS, FOUND, Found, NETNS_COUNTERS, PORTS};
 use crate::storms;
 use crate::{owners, tables, words};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_ktime_get_ns};
 use core::ffi::c_void;
-use core::mem::MaybeUninit;
 use tcpwatch_common::counters::{HookCounters, NetnsCounters};
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::owner::Memory;
@@ -51,19 +50,21 @@ pub struct Event {
 }
 
 impl Event {
-    /// Begins an event in the caller's own storage: moving it about would take more stack than there is.
+    /// Begins an event, in a place of the hook's own: the kernel does not enter a program that is at work on this CPU. Not on the
+    /// stack, which it would fill by half; and what lies in a map the verifier knows nothing of, so that it walks what
+    /// follows once, and not for each way in which an event comes about.
     #[inline(always)]
-    pub fn begin<'a>(
-        storage: &'a mut MaybeUninit<Self>,
+    pub fn begin(
         (kind, hook, wanted): (u8, u8, u32),
         flow: &Flow,
         sock: Sock,
         state: u8,
-    ) -> &'a mut Self {
-        // SAFETY: all zeroes are a valid event, and every byte is written.
+    ) -> Option<&'static mut Self> {
+        let place = EVENT.get_ptr_mut(u32::from(hook))?;
+        // SAFETY: a per-CPU map value that nobody else uses until the program ends; all zeroes are a valid event.
         let event = unsafe {
-            words::zero(storage.as_mut_ptr());
-            storage.assume_init_mut()
+            words::zero(place);
+            &mut *place
         };
         event.sock = sock;
         event.kind = kind;
@@ -71,7 +72,7 @@ impl Event {
         event.state = state;
         event.wanted = wanted;
         event.flow = *flow;
-        event
+        Some(event)
     }
 
     #[inline(always)]
@@ -146,8 +147,8 @@ pub fn book(netns: u32, change: impl FnOnce(&mut NetnsCounters)) {
 
 /// Sends an event that needs explaining.
 ///
-/// In stages, each a function of its own in the object too: the kernel grants 512 bytes of stack to all that call each other, and half of
-/// it is the hook's, for the event. What a stage leaves to the next lies in maps.
+/// In stages, each a function of its own in the object too: the kernel grants 512 bytes of stack to all that call each other. What a
+/// stage leaves to the next lies in maps.
 #[inline(always)]
 pub fn send(context: *mut c_void, event: &Event) {
     if !is_wanted(event) {

@@ -1,5 +1,6 @@
 //! Every map, its size and why. Sizes of tables are defaults: user space sets them before loading.
 
+use crate::emit::Event;
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_STACK_TRACE;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_map_def};
 use aya_ebpf::macros::map;
@@ -80,6 +81,10 @@ pub static STACKS: UserStacks = UserStacks::with_max_entries(4096);
 /// Preallocated, because kernels before 6.1 put a warning into their log when a tracing program has a table that is not.
 #[map]
 pub static SEEDS: HashMap<u64, Owner> = HashMap::with_max_entries(1024, 0);
+
+/// The event at hand, a place per hook.
+#[map]
+pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(hook::COUNT as u32, 0);
 
 /// What is remembered for the event at hand, a place per hook.
 #[map]

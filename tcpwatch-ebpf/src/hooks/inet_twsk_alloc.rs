@@ -9,7 +9,6 @@ use crate::kernel::sock::{Sock, death_row};
 use crate::owners;
 use aya_ebpf::macros::{fexit, kprobe};
 use aya_ebpf::programs::{FExitContext, ProbeContext};
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::end;
@@ -19,7 +18,7 @@ use tcpwatch_common::record::{TimeWait, kind};
 pub fn inet_twsk_alloc_fexit(context: FExitContext) -> i32 {
     let exit = Exit { context, args: config!(args_inet_twsk_alloc) };
     if exit.returned() == 0 {
-        refused(&exit, death_row(exit.arg(1), exit.arg(2) as u32));
+        let _ = refused(&exit, death_row(exit.arg(1), exit.arg(2) as u32));
     }
     0
 }
@@ -30,22 +29,21 @@ pub fn inet_twsk_alloc_fexit(context: FExitContext) -> i32 {
 pub fn inet_twsk_alloc_kprobe(context: ProbeContext) -> u32 {
     let table = death_row(Hooked::arg(&context, 1), Hooked::arg(&context, 2) as u32);
     if table.used >= table.max {
-        refused(&context, table);
+        let _ = refused(&context, table);
     }
     0
 }
 
 #[inline(always)]
-fn refused(context: &impl Hooked, table: TimeWait) {
+fn refused(context: &impl Hooked, table: TimeWait) -> Option<()> {
     let sock = Sock(context.arg(0));
     let flow = sock.flow(true);
     emit::book(flow.netns, |row| row.tw_overflows += 1);
     let what = (kind::TW_OVERFLOW, hook::INET_TWSK_ALLOC, deliver::TW);
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, what, &flow, sock, sock.state());
+    let event = Event::begin(what, &flow, sock, sock.state())?;
     emit::send(context.context(), event.timewait(&table));
-    if let Some(memory) = owners::memory(sock) {
-        // SAFETY: a map value just found; a plain store.
-        unsafe { (*memory).end = end::TW_REFUSED };
-    }
+    let memory = owners::memory(sock)?;
+    // SAFETY: a map value just found; a plain store.
+    unsafe { (*memory).end = end::TW_REFUSED };
+    Some(())
 }

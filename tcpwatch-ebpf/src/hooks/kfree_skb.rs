@@ -13,7 +13,6 @@ use crate::hooks::tcp_syn_recv_sock::refused;
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::Sock;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
 use tcpwatch_common::{hook, state};
@@ -40,8 +39,7 @@ fn handle(context: &impl Hooked) -> Option<()> {
     };
     let wanted = if kind == kind::DROP { deliver::DROP } else { deliver::RST };
     let flow = segment.flow_of_receiver(skb.netns(sock));
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, (kind, hook::KFREE_SKB, wanted), &flow, sock, state)
+    let event = Event::begin((kind, hook::KFREE_SKB, wanted), &flow, sock, state)?
         .packet(&segment.packet)
         .reason(reason);
     emit::send(context.context(), event);

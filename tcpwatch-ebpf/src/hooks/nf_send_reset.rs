@@ -9,7 +9,6 @@ use crate::context::Hooked;
 use crate::emit::{self, Event};
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::{Sock, net_inum};
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::record::kind;
@@ -37,8 +36,7 @@ fn handle(context: &impl Hooked, hook: u8) -> Option<()> {
     segment.packet.nf_hook = context.arg(3) as u8;
     let flow = segment.flow_of_receiver(net_inum(context.arg(0)));
     emit::book(flow.netns, |row| row.firewall_rsts += 1);
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, (kind::RST_SENT, hook, deliver::RST), &flow, Sock(0), 0);
+    let event = Event::begin((kind::RST_SENT, hook, deliver::RST), &flow, Sock(0), 0)?;
     emit::send(context.context(), event.packet(&segment.packet));
     Some(())
 }

@@ -9,7 +9,6 @@ use crate::emit::{self, Event};
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::Sock;
 use crate::maps::REMOVED_REQUEST;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{flag, kind};
@@ -42,8 +41,7 @@ fn handle(context: &impl Returned) -> Option<()> {
     let flow = segment.flow_of_receiver(listener.netns());
     // The listener stands in for the request: its owner is the one to know.
     let what = (kind, hook::TCP_CHECK_REQ, deliver::RST);
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, what, &flow, listener, state::LISTEN)
+    let event = Event::begin(what, &flow, listener, state::LISTEN)?
         .packet(&segment.packet)
         .flags(if killed { flag::KILLED } else { 0 });
     emit::send(context.context(), event);

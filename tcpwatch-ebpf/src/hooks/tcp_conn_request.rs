@@ -12,7 +12,6 @@ use crate::maps::SYN;
 use aya_ebpf::macros::{fexit, kretprobe};
 use aya_ebpf::programs::{FExitContext, RetProbeContext};
 use core::ffi::c_void;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::{kind, passed};
 use tcpwatch_common::{hook, state};
@@ -77,8 +76,7 @@ fn sealed(context: *mut c_void) -> Option<()> {
         emit::book(flow.netns, |row| row.listen_drops += 1);
     }
     let what = (kind::LISTEN_DROP, hook::TCP_CONN_REQUEST, deliver::LISTEN);
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, what, &flow, sock, state::LISTEN).packet(&segment.packet);
+    let event = Event::begin(what, &flow, sock, state::LISTEN)?.packet(&segment.packet);
     emit::send(context, event.listen(&syn.listen));
     Some(())
 }

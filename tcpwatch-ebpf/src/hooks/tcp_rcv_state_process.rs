@@ -9,7 +9,6 @@ use crate::emit::{self, Event};
 use crate::kernel::field::field;
 use crate::kernel::skb::{ACK, RST, Skb};
 use crate::kernel::sock::Sock;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
 use tcpwatch_common::{hook, state};
@@ -38,8 +37,7 @@ fn handle(context: &impl Hooked) -> Option<()> {
     }
     let flow = segment.flow_of_receiver(sock.netns());
     let what = (kind::RST_IGNORED, hook::TCP_RCV_STATE_PROCESS, deliver::RST);
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, what, &flow, sock, state);
+    let event = Event::begin(what, &flow, sock, state)?;
     emit::send(context.context(), event.packet(&segment.packet));
     Some(())
 }

@@ -13,6 +13,5 @@ tracepoint!(handle, tcp_receive_reset);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    received(context, hook::TCP_RECEIVE_RESET, Sock(context.arg(0)), None);
-    Some(())
+    received(context, hook::TCP_RECEIVE_RESET, Sock(context.arg(0)), None)
 }

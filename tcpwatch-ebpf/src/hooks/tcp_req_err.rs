@@ -7,7 +7,6 @@ use crate::context::Hooked;
 use crate::emit::{self, Event};
 use crate::kernel::field::field;
 use crate::kernel::sock::Sock;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
 use tcpwatch_common::{hook, state};
@@ -26,8 +25,7 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let flow = request.flow(false);
     emit::book(flow.netns, |row| row.listen_drops += 1);
     let what = (kind::LISTEN_DROP, hook::TCP_REQ_ERR, deliver::LISTEN);
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, what, &flow, listener, state::LISTEN);
+    let event = Event::begin(what, &flow, listener, state::LISTEN)?;
     emit::send(context.context(), event.listen(&listener.listen(1)));
     Some(())
 }

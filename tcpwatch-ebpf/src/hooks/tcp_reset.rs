@@ -10,7 +10,6 @@ use crate::emit::{self, Event};
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Segment, Skb};
 use crate::kernel::sock::Sock;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::end;
@@ -26,22 +25,21 @@ fn handle(context: &impl Hooked) -> Option<()> {
         if segment.packet.flags & RST == 0 {
             return None;
         }
-        received(context, hook::TCP_RESET, sock, Some(&segment));
+        received(context, hook::TCP_RESET, sock, Some(&segment))
     } else {
-        received(context, hook::TCP_RESET, sock, None);
+        received(context, hook::TCP_RESET, sock, None)
     }
-    Some(())
 }
 
 /// An RST that the socket obeys. Still in its old state.
 #[inline(always)]
-pub fn received(context: &impl Hooked, hook: u8, sock: Sock, segment: Option<&Segment>) {
+pub fn received(context: &impl Hooked, hook: u8, sock: Sock, segment: Option<&Segment>) -> Option<()> {
     let state = sock.state();
     let flow = sock.flow(Sock::is_full(state));
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, (kind::RST_RECEIVED, hook, deliver::RST), &flow, sock, state);
+    let event = Event::begin((kind::RST_RECEIVED, hook, deliver::RST), &flow, sock, state)?;
     if let Some(segment) = segment {
         event.packet(&segment.packet);
     }
     emit::send(context.context(), event.ends(end::RESET_RECEIVED));
+    Some(())
 }

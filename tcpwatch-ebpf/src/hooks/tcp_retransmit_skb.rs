@@ -7,7 +7,6 @@ use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
 use crate::kernel::sock::Sock;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::record::kind;
@@ -19,10 +18,6 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let sock = Sock(context.arg(0));
     let state = sock.state();
     let what = (kind::RETRANSMIT, hook::TCP_RETRANSMIT_SKB, deliver::RETRANSMIT);
-    let mut storage = MaybeUninit::uninit();
-    emit::send(
-        context.context(),
-        Event::begin(&mut storage, what, &sock.flow(Sock::is_full(state)), sock, state),
-    );
+    emit::send(context.context(), Event::begin(what, &sock.flow(Sock::is_full(state)), sock, state)?);
     Some(())
 }

@@ -11,7 +11,6 @@ use crate::emit::{self, Event};
 use crate::kernel::config::config;
 use crate::kernel::skb::{Segment, Skb};
 use crate::kernel::sock::Sock;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::owner::end;
 use tcpwatch_common::record::{flag, kind};
@@ -28,39 +27,36 @@ fn handle(context: &impl Hooked) -> Option<()> {
         return None;
     }
     let reason = if config!(reset_tracepoint_complete) == 1 { Some(context.arg(2) as u32) } else { None };
-    if skb.exists() {
-        passive(context, hook::TCP_SEND_RESET, sock, skb, &skb.segment()?, reason);
+    let event = if skb.exists() {
+        passive(hook::TCP_SEND_RESET, sock, skb, &skb.segment()?, reason)?
     } else {
-        active(context, sock, reason);
-    }
+        active(sock, reason)?
+    };
+    emit::book(event.flow.netns, |row| row.rst_sent += 1);
+    emit::send(context.context(), event);
     Some(())
 }
 
 /// The host's own decision: `close()`, a timer, `ss -K`.
 #[inline(always)]
-fn active(context: &impl Hooked, sock: Sock, reason: Option<u32>) {
+fn active(sock: Sock, reason: Option<u32>) -> Option<&'static mut Event> {
     let state = sock.state();
     let flow = sock.flow(Sock::is_full(state));
-    emit::book(flow.netns, |row| row.rst_sent += 1);
-    let mut storage = MaybeUninit::uninit();
-    let event =
-        Event::begin(&mut storage, (kind::RST_SENT, hook::TCP_SEND_RESET, deliver::RST), &flow, sock, state);
+    let event = Event::begin((kind::RST_SENT, hook::TCP_SEND_RESET, deliver::RST), &flow, sock, state)?;
     // It is closed already, or closes after the RST: tcp_abort(), a timer, MPTCP.
-    emit::send(context.context(), event.reason(reason).ends(end::RESET_SENT));
+    Some(event.reason(reason).ends(end::RESET_SENT))
 }
 
 /// The answer to a segment.
 #[inline(always)]
 pub fn passive(
-    context: &impl Hooked,
     hook: u8,
     sock: Sock,
     skb: Skb,
     segment: &Segment,
     reason: Option<u32>,
-) {
+) -> Option<&'static mut Event> {
     let flow = segment.flow_of_receiver(skb.netns(sock));
-    emit::book(flow.netns, |row| row.rst_sent += 1);
     let mut state = if sock.exists() { sock.state() } else { 0 };
     let mut at = sock;
     if state == state::TIME_WAIT {
@@ -68,8 +64,7 @@ pub fn passive(
         state = sock.tw_substate();
         at = Sock(0);
     }
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, (kind::RST_SENT, hook, deliver::RST), &flow, at, state)
+    let event = Event::begin((kind::RST_SENT, hook, deliver::RST), &flow, at, state)?
         .packet(&segment.packet)
         .reason(reason)
         .flags(if sock.exists() { flag::SOCKET } else { 0 });
@@ -80,5 +75,5 @@ pub fn passive(
         // The segment ended the socket; the next one finds nobody.
         event.ends(end::RESET_SENT);
     }
-    emit::send(context.context(), event);
+    Some(event)
 }

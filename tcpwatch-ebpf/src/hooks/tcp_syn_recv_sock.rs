@@ -11,7 +11,6 @@ use crate::context::Returned;
 use crate::emit::{self, Event};
 use crate::kernel::skb::Skb;
 use crate::kernel::sock::Sock;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
 use tcpwatch_common::{hook, state};
@@ -65,8 +64,7 @@ pub fn refused(
     let flow = segment.flow_of_receiver(listener.netns());
     emit::book(flow.netns, |row| row.listen_drops += 1);
     let what = (kind::LISTEN_DROP, hook, deliver::LISTEN);
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, what, &flow, listener, state::LISTEN)
+    let event = Event::begin(what, &flow, listener, state::LISTEN)?
         .packet(&segment.packet)
         .listen(&listener.listen(1))
         .reason(reason);

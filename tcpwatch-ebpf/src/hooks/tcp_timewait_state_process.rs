@@ -10,7 +10,6 @@ use crate::emit::{self, Event};
 use crate::kernel::skb::{RST, Skb, tcp_flags};
 use crate::kernel::sock::Sock;
 use crate::maps::REMOVED_TIMEWAIT;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::record::{flag, kind};
@@ -38,8 +37,7 @@ fn handle(context: &impl Returned) -> Option<()> {
     let flow = segment.flow_of_receiver(minisock.netns());
     let state = minisock.tw_substate();
     let what = (kind, hook::TCP_TIMEWAIT_STATE_PROCESS, deliver::RST);
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, what, &flow, Sock(0), state)
+    let event = Event::begin(what, &flow, Sock(0), state)?
         .packet(&segment.packet)
         .flags(flag::SOCKET | if killed { flag::KILLED } else { 0 });
     emit::send(context.context(), event);

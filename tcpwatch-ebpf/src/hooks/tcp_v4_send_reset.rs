@@ -6,6 +6,7 @@
 
 use super::entry;
 use crate::context::Hooked;
+use crate::emit;
 use crate::hooks::tcp_send_reset::passive;
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::Sock;
@@ -28,6 +29,8 @@ pub fn answers(context: &impl Hooked, hook: u8) -> Option<()> {
     if segment.packet.flags & RST != 0 || (!sock.exists() && !skb.is_for_this_host()) {
         return None;
     }
-    passive(context, hook, sock, skb, &segment, None);
+    let event = passive(hook, sock, skb, &segment, None)?;
+    emit::book(event.flow.netns, |row| row.rst_sent += 1);
+    emit::send(context.context(), event);
     Some(())
 }

@@ -13,7 +13,6 @@ use crate::kernel::skb::{RST, Skb, tcp_flags};
 use crate::kernel::sock::Sock;
 use aya_ebpf::macros::fexit;
 use aya_ebpf::programs::FExitContext;
-use core::mem::MaybeUninit;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::record::kind;
 use tcpwatch_common::{hook, state};
@@ -38,8 +37,7 @@ fn handle(context: &impl Returned) -> Option<()> {
     let segment = Skb(context.arg(1)).segment()?;
     let flow = sock.flow(true);
     let what = (kind::RST_IGNORED, hook::TCP_VALIDATE_INCOMING, deliver::RST);
-    let mut storage = MaybeUninit::uninit();
-    let event = Event::begin(&mut storage, what, &flow, sock, state);
+    let event = Event::begin(what, &flow, sock, state)?;
     emit::send(context.context(), event.packet(&segment.packet));
     Some(())
 }
