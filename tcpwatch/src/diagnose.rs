@@ -98,6 +98,13 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
     Some(event)
 }
 
+/// An event of which nothing is known but that it happened, of a kind of record.
+pub fn bare(kind: u8, netns: u32) -> Event {
+    let mut event = Event::new(event_kind(kind), 0, 0);
+    event.netns = (netns != 0).then_some(netns);
+    event
+}
+
 /// What the listener did, and why.
 fn queues(raw: &Record, site: &Site<'_>, ctx: &Context<'_>) -> Option<ListenInfo> {
     let info = listen::judge(raw, site)?;

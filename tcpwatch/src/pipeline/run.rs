@@ -3,19 +3,21 @@
 //! It runs at its own pace. Records wait in the kernel's ring buffer and are drained in batches by the clock, so that no event
 //! wakes anybody up on the host that is being watched.
 
+mod report;
+
 use super::clock::Clock;
 use super::is_closed_pipe;
 use super::leaks::Leaks;
 use super::owners::{complete, describe, name_owners};
 use super::standing;
 use super::stop::Stop;
-use super::storms::{Storms, stand_for};
+use super::storms::Storms;
 use crate::cli::{Attach, Exit, WatchOptions};
 use crate::decode::{Raw, decode};
 use crate::diagnose::lately::{Around, Lately};
 use crate::diagnose::leak::Holder;
 use crate::diagnose::{self, Context as Meaning, lifetimes};
-use crate::event::{self, CauseCount, Event, HookBooks, Lost, Reconciliation, Start, Summary, Tables};
+use crate::event::{self, CauseCount, Event, HookBooks, Reconciliation, Start, Summary, Tables};
 use crate::host::books::Books;
 use crate::host::inet;
 use crate::host::netns::Namespace;
@@ -375,73 +377,6 @@ impl Run {
         }
     }
 
-    /// Processes that hold sockets in CLOSE_WAIT, as events.
-    fn report_leaks(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        let Some(leaks) = &mut self.leaks else { return Ok(()) };
-        let due = leaks.due(&self.live)?;
-        let clock = Clock::read();
-        for (holder, leak) in due {
-            let event = diagnose::leaked(&leak, clock.mono_ns, clock.wall_ns);
-            self.untold.retain(|(other, _)| *other != holder);
-            self.untold.push_back((holder, complete(event, &mut self.processes, Instant::now())));
-        }
-        self.tell_leaks(sink)
-    }
-
-    fn tell_leaks(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        while let Some((_, event)) = self.untold.front() {
-            if sink.event(event)? == Shown::No {
-                break;
-            }
-            if let Some(cause) = &event.cause {
-                *self.causes.entry(cause.id).or_default() += 1;
-            }
-            self.shown += 1;
-            self.untold.pop_front();
-        }
-        Ok(())
-    }
-
-    /// What the kernel side only counted since the last look, as events that stand for many.
-    fn report_storms(&mut self, options: &WatchOptions, sink: &mut dyn Sink, at_the_end: bool) -> Result<()> {
-        let due = self.storms.due(&self.live, at_the_end)?;
-        if due.is_empty() {
-            return Ok(());
-        }
-        let clock = Clock::read();
-        let meaning = Meaning {
-            names: &self.shape.reasons,
-            symbols: &self.symbols,
-            wall_offset_ns: clock.offset_ns(),
-            want_stack: options.stack,
-            around: self.around(),
-        };
-        for due in due {
-            if options.count.is_some_and(|count| self.shown >= count) {
-                break;
-            }
-            // A sample can only be missing where the ring buffer had no room for it; one comes in the next window.
-            let Some(sample) = due.sample.as_ref().filter(|_| self.symbols.ready()) else { continue };
-            let resident = (sample.present.owner.pid != 0).then_some(sample.present.owner.pid);
-            let settings = self.settings.settings(sample.flow.netns, resident).unwrap_or_default();
-            let around = Around { settings, ..self.lately.around(sample, &meaning.around) };
-            let Some(mut event) = diagnose::interpret(sample, &Meaning { around, ..meaning }) else {
-                continue;
-            };
-            stand_for(&mut event, &due);
-            (event.mono_ns, event.time_ns) = (clock.mono_ns, clock.wall_ns);
-            let event = complete(event, &mut self.processes, Instant::now());
-            if sink.event(&event)? == Shown::Yes {
-                if let Some(cause) = &event.cause {
-                    *self.causes.entry(cause.id).or_default() += event.count;
-                }
-                self.shown += 1;
-                self.storms.told(&due);
-            }
-        }
-        Ok(())
-    }
-
     /// What is known around every event.
     fn around(&self) -> Around {
         Around {
@@ -451,30 +386,6 @@ impl Run {
             missed: self.missed,
             ..Around::default()
         }
-    }
-
-    /// Losses since the last look, as events.
-    fn report_losses(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        let clock = Clock::read();
-        self.forgotten = self.live.tables().dead_forgotten;
-        self.missed = self.live.missed().iter().map(|(_, missed)| missed).sum();
-        for (id, counters) in self.live.counters()? {
-            let all = counters.lost + self.untaken.get(&id).copied().unwrap_or(0);
-            let told = self.lost.entry(id).or_default();
-            if all <= *told {
-                continue;
-            }
-            let lost = Lost {
-                mono_ns: clock.mono_ns,
-                time_ns: clock.wall_ns,
-                hook: hook::name(id).unwrap_or("unnamed").to_owned(),
-                count: all - *told,
-            };
-            if sink.lost(&lost)? == Shown::Yes {
-                *told = all;
-            }
-        }
-        Ok(())
     }
 
     /// Everything in the ring: shown as far as `-c` allows, counted in any case.
