@@ -67,6 +67,7 @@ pub(super) enum Outcome {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) name: String,
+    /// Empty where it has none.
     pub(super) family: String,
     pub(super) outcome: Outcome,
     /// Why, where it did not pass.
@@ -240,10 +241,9 @@ fn notes(columns: &[Column]) -> String {
                         Outcome::Failed => {
                             let _ = writeln!(
                                 failures,
-                                "FAIL {}: {} {}: {}",
+                                "FAIL {}: {}: {}",
                                 column.title(),
-                                line.name,
-                                line.family,
+                                format!("{} {}", line.name, line.family).trim_end(),
                                 line.note
                             );
                         }
