@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Run this step alone
     #[arg(long, value_name = "STEP")]
     only: Option<Step>,
-    /// Run these scenarios alone (`histories`: the random ones), on this machine and in the guests; with `--only hosts` these cases, with `--only incidents` these incidents
+    /// Run these scenarios alone (`histories`: the random ones, `cost`: what programs cost), on this machine and in the guests; with `--only hosts` these cases, with `--only incidents` these incidents
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     scenario: Vec<String>,
     /// How many guests run at once
@@ -74,6 +74,14 @@ const RUNGS: &[(&str, &[&str])] = &[
 /// The mode of `tcpwatch-scenario` that plays random histories, and its name for `--scenario`.
 const HISTORIES: &str = "histories";
 
+/// What programs cost, for `--scenario`, and as a row of the table.
+const COST: &str = "cost";
+
+/// Whether that is asked for.
+fn wants_cost(names: &[String]) -> bool {
+    names.is_empty() || names.iter().any(|name| name == COST)
+}
+
 /// Acts of a history: three of them take a guest about a minute.
 const ACTS: u32 = 150;
 
@@ -86,7 +94,7 @@ fn seeds() -> String {
 /// Arguments of the runs of `tcpwatch-scenario` that were asked for; `extra` is for scenarios alone.
 fn runs(names: &[String], seeds: &str, extra: &str) -> Vec<String> {
     let (histories, scenarios): (Vec<&String>, Vec<&String>) =
-        names.iter().partition(|name| *name == HISTORIES);
+        names.iter().filter(|name| *name != COST).partition(|name| *name == HISTORIES);
     let mut runs = Vec::new();
     if names.is_empty() || !scenarios.is_empty() {
         let names: String = scenarios.iter().map(|name| format!("{name} ")).collect();
@@ -193,7 +201,7 @@ impl Run<'_> {
         let rung = if extra.is_empty() { "" } else { "tracep." };
         let mut tally = self.on_this_machine(&mut commands, rung)?;
         // After the scenarios: while they play nothing could be timed.
-        if names.is_empty()
+        if wants_cost(&names)
             && let Some(Column { lines: Ok(lines), .. }) = self.columns.last_mut()
         {
             let line = cost_line(cost::on_this_machine(self.dist.as_ref().context("no binaries")?));
@@ -281,10 +289,10 @@ impl Run<'_> {
             }
             let line = |arguments| format!("tcpwatch-scenario {arguments} --tcpwatch /bin/tcpwatch");
             // All rungs are counted in one guest.
-            let costs = name.is_empty() && self.args.scenario.is_empty();
+            let costs = name.is_empty() && wants_cost(&self.args.scenario);
             Suite { name, costs, lines: runs.into_iter().map(line).collect(), programs: None }
         });
-        let suites: Vec<_> = suites.filter(|suite| !suite.lines.is_empty()).collect();
+        let suites: Vec<_> = suites.filter(|suite| suite.costs || !suite.lines.is_empty()).collect();
         self.in_guests(&suites)
     }
 
@@ -407,7 +415,12 @@ fn in_guest(kernel: &Kernel, suite: &Suite, dist: &Dist) -> Column {
     let guest = Guest::new(kernel)
         .file(&dist.tcpwatch, "/bin/tcpwatch")
         .file(&dist.scenario, "/bin/tcpwatch-scenario")
-        .each_line(|line| println!("{title:>14} | {line}"));
+        .each_line(|line| {
+            // A hundred numbers, which are for the comparison.
+            if !line.starts_with("cost ") {
+                println!("{title:>14} | {line}");
+            }
+        });
     let guest = suite.programs.iter().fold(guest, |guest, dir| guest.tree(dir, programs::IN_GUEST));
     let started = Instant::now();
     let commands: Vec<&str> = suite
@@ -443,7 +456,7 @@ fn cost_line(cost: cost::Outcome) -> Line {
         cost::Outcome::Differs(why) => (Outcome::Failed, why),
         cost::Outcome::NotCompared(why) => (Outcome::NotApplicable, why),
     };
-    Line { name: "cost-of-programs".to_owned(), family: String::new(), outcome, note }
+    Line { name: COST.to_owned(), family: String::new(), outcome, note }
 }
 
 #[cfg(test)]
@@ -461,6 +474,8 @@ mod tests {
         assert_eq!(first_words(&["closed-port"]), ["run"]);
         assert_eq!(first_words(&["histories"]), ["histories"]);
         assert_eq!(first_words(&["histories", "closed-port"]), ["run", "histories"]);
+        assert_eq!(first_words(&["cost", "closed-port"]), ["run"]);
+        assert!(first_words(&["cost"]).is_empty());
     }
 
     #[test]
