@@ -21,7 +21,9 @@ enum Toolchain {
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..");
-    for path in ["tcpwatch-ebpf/src", "tcpwatch-ebpf/Cargo.toml", "tcpwatch-common/src", "Cargo.lock"] {
+    for path in
+        ["tcpwatch-ebpf/src", "tcpwatch-ebpf/Cargo.toml", "tcpwatch-common/src", "Cargo.toml", "Cargo.lock"]
+    {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     println!("cargo::rerun-if-env-changed=PATH");

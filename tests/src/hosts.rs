@@ -30,6 +30,8 @@ pub(crate) mod sys;
 pub(crate) mod tool;
 mod traffic;
 
+pub(crate) use filters::longest_filter;
+
 /// How many cases run at once; each runs one to three tcpwatch.
 const JOBS: usize = 3;
 

@@ -1,6 +1,6 @@
 //! Thin safe wrappers over the system calls that the standard library does not offer.
 //!
-//! All `unsafe` of this crate is here, in `hosts/sys.rs` and in `load/sys.rs`, so that a reader can check it in one sitting.
+//! All `unsafe` of this crate is here, in `hosts/sys.rs`, in `load/sys.rs` and in `cost/sys.rs`, so that a reader can check it in one sitting.
 
 use std::io;
 use std::mem::{size_of, zeroed};

@@ -10,6 +10,7 @@ use crate::vm::Choice;
 use crate::{dist, repo, setup};
 
 mod data;
+pub(crate) mod each;
 mod goals;
 mod guests;
 mod machine;

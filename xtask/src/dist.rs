@@ -14,10 +14,11 @@ const TCPWATCH: (&str, &str) = ("tcpwatch", "tcpwatch");
 const SCENARIO: (&str, &str) = ("tcpwatch-tests", "tcpwatch-scenario");
 const LOAD: (&str, &str) = ("tcpwatch-tests", "tcpwatch-load");
 
-/// Both binaries, ready to be copied anywhere.
+/// All binaries, ready to be copied anywhere.
 pub(crate) struct Dist {
     pub(crate) tcpwatch: PathBuf,
     pub(crate) scenario: PathBuf,
+    pub(crate) load: PathBuf,
 }
 
 /// `cargo xtask dist`.
@@ -25,9 +26,22 @@ pub(crate) fn main() -> Result<()> {
     build(TCPWATCH).map(drop)
 }
 
-/// What the tests need: the binary under test and the one that provokes the events.
+/// What the tests need: the binary under test, the one that provokes the events, and the one under whose load programs are timed.
 pub(crate) fn build_all() -> Result<Dist> {
-    Ok(Dist { tcpwatch: build(TCPWATCH)?, scenario: build(SCENARIO)? })
+    Ok(Dist { tcpwatch: build(TCPWATCH)?, scenario: build(SCENARIO)?, load: build(LOAD)? })
+}
+
+/// The same as they lie there, whoever built them.
+pub(crate) fn built() -> Result<Dist> {
+    let dist = repo::dist_dir()?;
+    let of = |(_, binary): (&str, &str)| {
+        let file = dist.join(binary);
+        if !file.is_file() {
+            bail!("{} is not there\nhint: without --built it is built", file.display());
+        }
+        Ok(file)
+    };
+    Ok(Dist { tcpwatch: of(TCPWATCH)?, scenario: of(SCENARIO)?, load: of(LOAD)? })
 }
 
 /// What is measured, tcpwatch as it is shipped, and what plays the load.

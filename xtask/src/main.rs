@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cmd;
+mod cost;
 mod dist;
 mod docs;
 mod fixtures;
@@ -47,6 +48,8 @@ enum Verb {
     Test(test::Args),
     /// Measure what tcpwatch costs, beside rivals, and write docs/performance.md
     Bench(bench::Args),
+    /// Compare what each program costs, the verifier and the host, with docs/cost.md, or write it
+    Cost(cost::Args),
     /// Boot real kernels in QEMU and run a command on each
     Vm(vm::Args),
     /// Build the static binary to ship
@@ -70,6 +73,10 @@ fn main() -> ExitCode {
             other => other.map(drop),
         },
         Verb::Bench(args) => bench::main(&args),
+        Verb::Cost(args) => match cost::main(&args) {
+            Ok(false) => return ExitCode::FAILURE,
+            other => other.map(drop),
+        },
         Verb::Vm(args) => vm::main(&args),
         Verb::Dist => dist::main(),
         Verb::Docs => docs::main(),

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::cost;
 use crate::dist::{self, Dist};
 use crate::vm::{self, Choice, Guest, Kernel, programs};
 use crate::{cmd, repo, setup, tidy};
 
 mod report;
 
-use report::{Column, Tally};
+use report::{Column, Line, Outcome, Tally};
 
 /// Several times what a guest takes for all scenarios. Even if every guest hangs, the run ends with a report of it.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -29,7 +30,7 @@ pub(crate) struct Args {
     /// Run this step alone
     #[arg(long, value_name = "STEP")]
     only: Option<Step>,
-    /// Run these scenarios alone (`histories`: the random ones), on this machine and in the guests; with `--only hosts` these cases, with `--only incidents` these incidents
+    /// Run these scenarios alone (`histories`: the random ones, `cost`: what programs cost), on this machine and in the guests; with `--only hosts` these cases, with `--only incidents` these incidents
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     scenario: Vec<String>,
     /// How many guests run at once
@@ -73,6 +74,14 @@ const RUNGS: &[(&str, &[&str])] = &[
 /// The mode of `tcpwatch-scenario` that plays random histories, and its name for `--scenario`.
 const HISTORIES: &str = "histories";
 
+/// What programs cost, for `--scenario`, and as a row of the table.
+const COST: &str = "cost";
+
+/// Whether that is asked for.
+fn wants_cost(names: &[String]) -> bool {
+    names.is_empty() || names.iter().any(|name| name == COST)
+}
+
 /// Acts of a history: three of them take a guest about a minute.
 const ACTS: u32 = 150;
 
@@ -85,7 +94,7 @@ fn seeds() -> String {
 /// Arguments of the runs of `tcpwatch-scenario` that were asked for; `extra` is for scenarios alone.
 fn runs(names: &[String], seeds: &str, extra: &str) -> Vec<String> {
     let (histories, scenarios): (Vec<&String>, Vec<&String>) =
-        names.iter().partition(|name| *name == HISTORIES);
+        names.iter().filter(|name| *name != COST).partition(|name| *name == HISTORIES);
     let mut runs = Vec::new();
     if names.is_empty() || !scenarios.is_empty() {
         let names: String = scenarios.iter().map(|name| format!("{name} ")).collect();
@@ -190,7 +199,16 @@ impl Run<'_> {
             commands.push(command);
         }
         let rung = if extra.is_empty() { "" } else { "tracep." };
-        self.on_this_machine(&mut commands, rung)
+        let mut tally = self.on_this_machine(&mut commands, rung)?;
+        // After the scenarios: while they play nothing could be timed.
+        if wants_cost(&names)
+            && let Some(Column { lines: Ok(lines), .. }) = self.columns.last_mut()
+        {
+            let line = cost_line(cost::on_this_machine(self.dist.as_ref().context("no binaries")?));
+            tally += report::tally(std::slice::from_ref(&line));
+            lines.push(line);
+        }
+        Ok(tally)
     }
 
     /// A suite on the kernel of this machine, as a column of its own.
@@ -229,7 +247,12 @@ impl Run<'_> {
             names.join(" "),
             programs::IN_GUEST
         );
-        sum += self.in_guests(&[Suite { name: "incid.", lines: vec![line], programs: Some(programs) }])?;
+        sum += self.in_guests(&[Suite {
+            name: "incid.",
+            costs: false,
+            lines: vec![line],
+            programs: Some(programs),
+        }])?;
         Ok(sum)
     }
 
@@ -249,7 +272,8 @@ impl Run<'_> {
             let names = names.join(" ");
             let line =
                 format!("tcpwatch-scenario hosts {names} --global --lockdown --tcpwatch /bin/tcpwatch");
-            sum += self.in_guests(&[Suite { name: "hosts", lines: vec![line], programs: None }])?;
+            sum +=
+                self.in_guests(&[Suite { name: "hosts", costs: false, lines: vec![line], programs: None }])?;
         }
         Ok(sum)
     }
@@ -264,9 +288,11 @@ impl Run<'_> {
                 runs.retain(|arguments| !arguments.starts_with(HISTORIES));
             }
             let line = |arguments| format!("tcpwatch-scenario {arguments} --tcpwatch /bin/tcpwatch");
-            Suite { name, lines: runs.into_iter().map(line).collect(), programs: None }
+            // All rungs are counted in one guest.
+            let costs = name.is_empty() && wants_cost(&self.args.scenario);
+            Suite { name, costs, lines: runs.into_iter().map(line).collect(), programs: None }
         });
-        let suites: Vec<_> = suites.filter(|suite| !suite.lines.is_empty()).collect();
+        let suites: Vec<_> = suites.filter(|suite| suite.costs || !suite.lines.is_empty()).collect();
         self.in_guests(&suites)
     }
 
@@ -374,6 +400,8 @@ fn as_root(program: &Path) -> Result<Command> {
 struct Suite {
     /// What the table calls it.
     name: &'static str,
+    /// Before all else the verifier's work is counted, and held against the table.
+    costs: bool,
     /// For the guest's shell, one after the other.
     lines: Vec<String>,
     /// nginx and redis come along.
@@ -387,13 +415,29 @@ fn in_guest(kernel: &Kernel, suite: &Suite, dist: &Dist) -> Column {
     let guest = Guest::new(kernel)
         .file(&dist.tcpwatch, "/bin/tcpwatch")
         .file(&dist.scenario, "/bin/tcpwatch-scenario")
-        .each_line(|line| println!("{title:>14} | {line}"));
+        .each_line(|line| {
+            // A hundred numbers, which are for the comparison.
+            if !line.starts_with("cost ") {
+                println!("{title:>14} | {line}");
+            }
+        });
     let guest = suite.programs.iter().fold(guest, |guest, dir| guest.tree(dir, programs::IN_GUEST));
     let started = Instant::now();
-    let (release, lines) = match guest.run(&suite.lines.join("; "), GUEST_TIMEOUT) {
+    let commands: Vec<&str> = suite
+        .costs
+        .then_some(cost::IN_GUEST)
+        .into_iter()
+        .chain(suite.lines.iter().map(String::as_str))
+        .collect();
+    let (release, lines) = match guest.run(&commands.join("; "), GUEST_TIMEOUT) {
         Ok(output) => {
-            let lines = report::scenarios(&output.stdout, suite.lines.len())
+            let mut lines = report::scenarios(&output.stdout, suite.lines.len())
                 .with_context(|| format!("exit status {} after {:.0} s", output.status, output.seconds));
+            if suite.costs
+                && let Ok(lines) = &mut lines
+            {
+                lines.push(cost_line(cost::in_guest(&kernel.name, &output.release, &output.stdout)));
+            }
             (output.release, lines)
         }
         Err(error) => (kernel.release.clone(), Err(error)),
@@ -403,6 +447,16 @@ fn in_guest(kernel: &Kernel, suite: &Suite, dist: &Dist) -> Column {
         eprintln!("error: {title}: {error}");
     }
     Column { kernel: kernel.name.clone(), release, rung, lines, seconds: started.elapsed().as_secs_f64() }
+}
+
+/// What the programs cost, as one more test of a kernel.
+fn cost_line(cost: cost::Outcome) -> Line {
+    let (outcome, note) = match cost {
+        cost::Outcome::Agrees => (Outcome::Passed, String::new()),
+        cost::Outcome::Differs(why) => (Outcome::Failed, why),
+        cost::Outcome::NotCompared(why) => (Outcome::NotApplicable, why),
+    };
+    Line { name: COST.to_owned(), family: String::new(), outcome, note }
 }
 
 #[cfg(test)]
@@ -420,6 +474,8 @@ mod tests {
         assert_eq!(first_words(&["closed-port"]), ["run"]);
         assert_eq!(first_words(&["histories"]), ["histories"]);
         assert_eq!(first_words(&["histories", "closed-port"]), ["run", "histories"]);
+        assert_eq!(first_words(&["cost", "closed-port"]), ["run"]);
+        assert!(first_words(&["cost"]).is_empty());
     }
 
     #[test]

@@ -105,50 +105,59 @@ fn attach_part(
     function: &str,
     btf: Option<&Btf>,
 ) -> Result<Attached> {
-    let program = ebpf.program_mut(name).with_context(|| format!("there is no program `{name}`"))?;
     let types = || btf.context("this kernel shows no types of its own");
-    let attached = match part {
+    let program = ebpf.program_mut(name).with_context(|| format!("there is no program `{name}`"))?;
+    match part {
+        Part::RawTracepoint => <&mut RawTracePoint>::try_from(program)?.load()?,
+        Part::Fentry => <&mut FEntry>::try_from(program)?.load(function, types()?)?,
+        Part::Fexit => <&mut FExit>::try_from(program)?.load(function, types()?)?,
+        Part::Kprobe | Part::Kretprobe => match <&mut KProbe>::try_from(program)?.load() {
+            // Loaded already when a module's function was looked for before and not found.
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(error) => bail!(error),
+        },
+    }
+    if debug() {
+        tell_cost(ebpf, name);
+    }
+    let program = ebpf.program_mut(name).with_context(|| format!("there is no program `{name}`"))?;
+    match part {
         Part::RawTracepoint => {
             let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
             let link = program.attach(function)?;
             let link = program.take_link(link)?;
             Attached::new(program.fd()?, link)
         }
         Part::Fentry => {
             let program: &mut FEntry = program.try_into()?;
-            program.load(function, types()?)?;
             let link = program.attach()?;
             let link = program.take_link(link)?;
             Attached::new(program.fd()?, link)
         }
         Part::Fexit => {
             let program: &mut FExit = program.try_into()?;
-            program.load(function, types()?)?;
             let link = program.attach()?;
             let link = program.take_link(link)?;
             Attached::new(program.fd()?, link)
         }
         Part::Kprobe | Part::Kretprobe => {
             let program: &mut KProbe = program.try_into()?;
-            // Loaded already when a module's function was looked for before and not found.
-            match program.load() {
-                Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-                Err(error) => bail!(error),
-            }
             let link = program.attach(function, 0)?;
             let link = program.take_link(link)?;
             Attached::new(program.fd()?, link)
         }
-    };
-    if debug() {
-        let cost = ebpf.program(name).and_then(|program| program.info().ok()?.verified_instruction_count());
-        eprintln!(
-            "{name}: the verifier walked {} instructions",
-            cost.map_or("?".to_owned(), |count| count.to_string())
-        );
     }
-    attached
+}
+
+/// The kernel's number of a program, by which it is found from outside, and since 5.16 what the verifier did for it.
+fn tell_cost(ebpf: &Ebpf, name: &str) {
+    let info = ebpf.program(name).and_then(|program| program.info().ok());
+    let number = |value: Option<u32>| value.map_or("?".to_owned(), |number| number.to_string());
+    eprintln!(
+        "{name} (program {}): the verifier walked {} instructions",
+        number(info.as_ref().map(|info| info.id())),
+        number(info.as_ref().and_then(|info| info.verified_instruction_count()))
+    );
 }
 
 fn unload(ebpf: &mut Ebpf, part: Part, name: &str) {

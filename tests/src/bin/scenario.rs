@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tcpwatch_tests::actor::child;
+use tcpwatch_tests::cost;
 use tcpwatch_tests::histories;
 use tcpwatch_tests::hosts::{self, disguise};
 use tcpwatch_tests::incidents::{self, programs, proxy};
@@ -37,6 +38,12 @@ enum Verb {
     Hosts(Hosts),
     /// Play whole incidents with real programs (all, or the named ones), and judge what tcpwatch makes of them
     Incident(Incident),
+    /// Print how many instructions the kernel's verifier walks for each program of tcpwatch
+    Cost {
+        /// The program to load
+        #[arg(long, value_name = "PATH")]
+        tcpwatch: String,
+    },
     /// Becomes a program in a root of its own; started by the program itself
     #[command(hide = true)]
     Within {
@@ -213,6 +220,10 @@ fn work() -> Result<bool> {
                 global: args.global,
                 lockdown: args.lockdown,
             })
+        }
+        Verb::Cost { tcpwatch } => {
+            need_root()?;
+            cost::run(&tcpwatch).map(|()| true)
         }
         Verb::Within { root, scratch, command } => {
             programs::within(&root, &scratch, &command).map(|()| false)

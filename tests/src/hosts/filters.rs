@@ -140,13 +140,12 @@ fn by_netns(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A filter is part of the programs: the kernel's verifier must take them with every one.
-fn attach_alike(lab: &Lab) -> Result<()> {
-    let pid = std::process::id().to_string();
+/// Every option that filters, and last an expression that fills what room they leave, with as many ways through it as there can be.
+pub(crate) fn longest_filter(pid: &str) -> Vec<String> {
     let eight = "1,2,3,4,5,6,7,65535";
     let all = [
         "-p",
-        &pid,
+        pid,
         "-L",
         eight,
         "-D",
@@ -159,14 +158,20 @@ fn attach_alike(lab: &Lab) -> Result<()> {
         "--events",
         "all",
     ];
-    // As long as they may be, and with as many ways through them.
+    let pairs: Vec<String> = (1..=16).map(|i| format!("(host 10.9.0.{i} and not port {i})")).collect();
+    all.map(str::to_owned).into_iter().chain([pairs.join(" or ")]).collect()
+}
+
+/// A filter is part of the programs: the kernel's verifier must take them with every one.
+fn attach_alike(lab: &Lab) -> Result<()> {
+    let eight = "1,2,3,4,5,6,7,65535";
     let hosts: Vec<String> = (1..=64).map(|i| format!("10.9.0.{i}")).collect();
     let flat = format!("src host {}", hosts.join(" or "));
-    let pairs: Vec<String> = (1..=16).map(|i| format!("(host 10.9.0.{i} and not port {i})")).collect();
-    let woven = pairs.join(" or ");
-    let expressions: [&[&str]; 3] =
-        [&["host 10.9.0.1 and not port 22"], &[&flat], &[&all[..], &[&woven]].concat()];
-    let options = [&["-L", "1"][..], &["-L", eight], &["-D", "1"], &["-L", "1", "-D", eight], &["-k"], &all];
+    let longest = longest_filter(&std::process::id().to_string());
+    let longest: Vec<&str> = longest.iter().map(String::as_str).collect();
+    let all = &longest[..longest.len() - 1];
+    let expressions: [&[&str]; 3] = [&["host 10.9.0.1 and not port 22"], &[&flat], &longest];
+    let options = [&["-L", "1"][..], &["-L", eight], &["-D", "1"], &["-L", "1", "-D", eight], &["-k"], all];
     for filter in options.into_iter().chain(expressions) {
         let args = [&["--json", "--for", "100ms"], filter].concat();
         let books = lab.tool(&args).run()?.events()?;

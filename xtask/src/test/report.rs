@@ -67,6 +67,7 @@ pub(super) enum Outcome {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) name: String,
+    /// Empty where it has none.
     pub(super) family: String,
     pub(super) outcome: Outcome,
     /// Why, where it did not pass.
@@ -77,6 +78,9 @@ pub(super) struct Line {
 /// half an output is none.
 pub(super) fn scenarios(output: &str, runs: usize) -> Result<Vec<Line>> {
     let mut lines: Vec<Line> = Vec::new();
+    if runs == 0 {
+        return Ok(lines);
+    }
     // Up to where the closing lines so far have confirmed them.
     let (mut closed, mut closings) = (0, 0);
     let mut last = "";
@@ -240,10 +244,9 @@ fn notes(columns: &[Column]) -> String {
                         Outcome::Failed => {
                             let _ = writeln!(
                                 failures,
-                                "FAIL {}: {} {}: {}",
+                                "FAIL {}: {}: {}",
                                 column.title(),
-                                line.name,
-                                line.family,
+                                format!("{} {}", line.name, line.family).trim_end(),
                                 line.note
                             );
                         }
