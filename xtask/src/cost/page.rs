@@ -62,7 +62,8 @@ not loaded there.
 const TIME: &str = "\
 What a run of a program takes by the kernel's own clock (`bpf_stats`, which counts itself in), under loads of `tcpwatch-load`. Nanoseconds
 change with the machine and the day: the test holds only the last column against this page, that is how many runs of a program that does
-nothing would take as long. They must agree within a factor of 2, on another machine or kernel within 4.
+nothing would take as long. They must agree within a factor of 3, on another machine or kernel within 6:
+memory that others on the host keep busy makes that much of a difference.
 ";
 
 /// The page of a table.
