@@ -11,8 +11,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tcpwatch_common::owner::Owner;
 
-/// Processes remembered. One entry is some hundred bytes; a busy host has some thousand processes.
-const CAPACITY: usize = 8192;
+/// Processes remembered. One takes a kilobyte with what leads to it, so that these are two megabytes at most, however many come and
+/// go; those that have events are few of a host's thousands.
+const CAPACITY: usize = 2048;
 
 /// After this long a live process is asked again: `exec` changes the program but neither pid nor start time. A process
 /// that was not there is not looked for again sooner either.
