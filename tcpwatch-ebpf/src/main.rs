@@ -7,7 +7,7 @@
 //! The crate also compiles for the host, as an empty program, so that editors and lints need no BPF target.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
-// One addition in `tables.rs` is an instruction that the language does not offer here.
+// Two additions in `tables.rs` are instructions that the language does not offer here.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",

@@ -14,7 +14,7 @@ pub(crate) mod each;
 mod goals;
 mod guests;
 mod machine;
-mod page;
+pub(crate) mod page;
 mod play;
 mod process;
 #[cfg(test)]

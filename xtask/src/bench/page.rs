@@ -1,6 +1,6 @@
 //! `docs/performance.md`: made from the figures and the fixed prose here, and from nothing else.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use super::data::{Load, Pair, Played, Results};
 use super::goals;
@@ -217,9 +217,9 @@ fn workload(page: &mut String, played: &Played, refused: usize) -> std::fmt::Res
         writeln!(
             page,
             "\nThe kernel counted {} (`{}`), tcpwatch's default mode delivered {} `{event}`{}.",
-            thousands(counted as f64),
+            thousands(counted),
             workload.counter,
-            thousands(events as f64),
+            thousands(events),
             hooks_lost(&all)
         )?;
         if events == 0 && refused > 0 {
@@ -250,12 +250,11 @@ fn hooks_lost(pairs: &[&Pair]) -> String {
         aggregated += hook.aggregated;
         missed += hook.missed;
     }
-    let number = |count: u64| thousands(count as f64);
     format!(
         "; in the books of all hooks {} are lost, {} aggregated, {} missed",
-        number(lost),
-        number(aggregated),
-        number(missed)
+        thousands(lost),
+        thousands(aggregated),
+        thousands(missed)
     )
 }
 
@@ -377,7 +376,7 @@ fn held(page: &mut String, results: &Results) -> std::fmt::Result {
         page,
         "\n## Open connections\n\n{} connections on loopback, so twice as many sockets, that do nothing. **Watched**: the tool was there when they were \
          opened. **Found**:\nthey were there when it started, and it looked for their owners.\n",
-        thousands(first.connections as f64)
+        thousands(first.connections)
     )?;
     writeln!(
         page,
@@ -426,8 +425,8 @@ fn guests(page: &mut String, results: &Results) -> std::fmt::Result {
     Ok(())
 }
 
-/// A whole number as people read it.
-fn thousands(number: f64) -> String {
+/// A number as people read it, without what is behind the point.
+pub(crate) fn thousands(number: impl Display) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::page::{Kernel, Table, Times, Walked, grouped};
+use super::page::{Kernel, Table, Times, Walked};
+use crate::bench::page::thousands;
 
 /// Compilers of the same name can differ by an instruction here and there; kernels of the same name by a change of the verifier.
 const SAME_RELEASE: f64 = 1.02;
@@ -56,13 +57,13 @@ pub(super) fn verifier(table: &Table, kernel: &str, release: &str, is: &Walked) 
             (Some(is), Some(was)) if within(*is as f64, *was as f64, factor) => {}
             (Some(is), Some(was)) => verdict.say(format!(
                 "{what}: the verifier walks {} instructions, {:+.1} % against {} in the table{of}",
-                grouped(*is),
+                thousands(is),
                 (*is as f64 / *was as f64 - 1.0) * 100.0,
-                grouped(*was)
+                thousands(was)
             )),
             (Some(is), None) => verdict.say(format!(
                 "{what}: the verifier walks {} instructions, and the table{of} has no such row",
-                grouped(*is)
+                thousands(is)
             )),
             (None, _) => verdict.say(format!("{what}: is not loaded any more, and the table{of} has it")),
         }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::LIMIT;
+use crate::bench::page::thousands;
 
 /// By mode and program: instructions that the verifier walks.
 pub(super) type Walked = BTreeMap<(String, String), u64>;
@@ -88,8 +89,7 @@ pub(super) fn render(table: &Table) -> String {
         programs.dedup();
         for program in programs {
             let key = (mode.to_owned(), program.to_owned());
-            let cell =
-                |kernel: &Kernel| kernel.walked.get(&key).map_or_else(|| "–".to_owned(), |n| grouped(*n));
+            let cell = |kernel: &Kernel| kernel.walked.get(&key).map_or_else(|| "–".to_owned(), thousands);
             row(&mut page, &format!("`{program}`"), table.kernels.iter().map(cell));
         }
     }
@@ -117,7 +117,7 @@ fn largest(table: &Table) -> Option<String> {
     Some(format!(
         "The most: `{program}` ({mode}) on {} takes {}, {part:.0} % of what may be.",
         kernel.name,
-        grouped(*walked)
+        thousands(walked)
     ))
 }
 
@@ -184,19 +184,6 @@ fn time(times: &mut Times, cells: &[&str]) -> Result<()> {
 fn name(cell: &str) -> Result<String> {
     let name = cell.strip_prefix('`').and_then(|cell| cell.strip_suffix('`'));
     Ok(name.with_context(|| format!("{cell} is no program"))?.to_owned())
-}
-
-/// A whole number as people read it.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
