@@ -63,6 +63,14 @@ impl Verdict {
         self
     }
 
+    /// How full the accept queue was. The kernel tells it full at one more than its limit, and on two CPUs at once one more gets in.
+    pub(super) fn overfull(self, limit: u64) -> Self {
+        self.says_one(&[
+            &format!("up to {} of {limit}", limit + 1),
+            &format!("up to {} of {limit}", limit + 2),
+        ])
+    }
+
     /// Everything that is wrong with the diagnosis.
     pub(super) fn judge(&self, seen: &Seen) -> Vec<String> {
         let mut wrong = Vec::new();
