@@ -7,14 +7,15 @@
 mod cache;
 mod diag;
 mod enter;
+mod listeners;
 mod settings;
 mod sockets;
 mod tables;
 
 pub use cache::Cache;
+pub use listeners::listeners;
 pub use settings::Settings;
 pub use sockets::{Counts, HalfOpen, Listener, Sockets, Source, Waiting};
-pub(crate) use tables::Row;
 
 use super::Host;
 use super::netns::Namespace;

@@ -5,14 +5,12 @@
 //! activates). For a connection it is as good a guess as any, marked `how: proc` like everything here, and the kernel side
 //! corrects it when somebody uses the socket.
 
-use super::inet::Row;
+use super::inet;
 use super::netns::{self, Namespace};
 use super::proc::{Proc, Stat};
 use super::{Host, cgroup};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
 use std::mem::MaybeUninit;
 use tcpwatch_common::flow::PortKey;
 use tcpwatch_common::owner::{Owner, PortOwner, how};
@@ -70,13 +68,9 @@ pub fn scan(host: &Host) -> Seed {
     let mut seed = holders.into_seed();
     seed.namespaces = netns::list(host);
     let mut ports = Ports::default();
-    for (inode, pid) in seed.namespaces.iter().filter_map(|ns| Some((ns.inode, ns.pid?))) {
-        for table in ["net/tcp", "net/tcp6"] {
-            if let Ok(file) = File::open(host.proc.path(pid, table)) {
-                listeners(file, |port, socket| {
-                    ports.add(PortKey { netns: inode, port }, seed.owner(socket).copied());
-                });
-            }
+    for namespace in &seed.namespaces {
+        for (port, socket) in inet::listeners(host, namespace) {
+            ports.add(PortKey { netns: namespace.inode, port: u32::from(port) }, seed.owner(socket).copied());
         }
     }
     seed.ports = ports.into_vec();
@@ -204,42 +198,6 @@ impl Ports {
         let mut ports: Vec<_> = self.0.into_iter().collect();
         ports.sort_unstable_by_key(|(key, _)| (key.netns, key.port));
         ports
-    }
-}
-
-/// Calls `each` with port and inode of every listener in a `/proc/PID/net/tcp` or `tcp6`.
-///
-/// The kernel lists all listeners before the first connection, so reading ends with the first read that brings no listener:
-/// formatting 100,000 connections would cost it more than everything else here.
-fn listeners(mut table: impl Read, mut each: impl FnMut(u32, u64)) {
-    let mut buffer = vec![0; 64 * 1024];
-    let mut filled = 0;
-    loop {
-        let read = match table.read(&mut buffer[filled..]) {
-            Ok(read) if read > 0 => read,
-            _ => return,
-        };
-        filled += read;
-        let complete = buffer[..filled].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        let (mut rows, mut listening) = (0, 0);
-        for row in buffer[..complete].split(|&byte| byte == b'\n') {
-            let Some(row) = Row::parse(row) else { continue };
-            if row.state == tcpwatch_common::state::LISTEN {
-                listening += 1;
-                each(u32::from(row.local.port), row.inode);
-            } else {
-                rows += 1;
-            }
-        }
-        if listening == 0 && rows > 0 {
-            return;
-        }
-        buffer.copy_within(complete..filled, 0);
-        filled -= complete;
-        if filled == buffer.len() {
-            // No row is that long: this is no such table.
-            return;
-        }
     }
 }
 

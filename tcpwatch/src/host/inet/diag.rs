@@ -71,15 +71,25 @@ impl From<Errno> for Failure {
     }
 }
 
-/// Hands out the TCP sockets of the namespace that the calling thread is in, IPv4 and IPv6, but not those that are
-/// established or in TIME_WAIT, until `take` says no.
-pub(super) fn dump(mut take: impl FnMut(Row) -> bool) -> Result<End, Failure> {
+/// Every state but ESTABLISHED and TIME_WAIT, in which sockets are many. Not FIN_WAIT2: that would bring the TIME_WAIT sockets that
+/// stand for one.
+pub(super) const NOTEWORTHY: StateFlags = StateFlags::LISTEN
+    .union(StateFlags::SYN_RECV)
+    .union(StateFlags::CLOSE_WAIT)
+    .union(StateFlags::SYN_SENT)
+    .union(StateFlags::FIN_WAIT1)
+    .union(StateFlags::LAST_ACK)
+    .union(StateFlags::CLOSING);
+
+/// Hands out the TCP sockets of the namespace that the calling thread is in, IPv4 and IPv6, that are in one of these states,
+/// until `take` says no.
+pub(super) fn dump(states: StateFlags, mut take: impl FnMut(Row) -> bool) -> Result<End, Failure> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(netlink::SOCK_DIAG))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     let mut buffer = vec![0; BUFFER];
     for (sequence, family) in [(1, AF_INET), (2, AF_INET6)] {
-        send(&socket, &request(family, sequence), SendFlags::empty())?;
+        send(&socket, &request(family, states.clone(), sequence), SendFlags::empty())?;
         match answer(|buffer| receive(&socket, buffer), &mut buffer, sequence, &mut take) {
             Ok(End::Whole) => {}
             // A kernel without IPv6.
@@ -104,26 +114,10 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn states() -> StateFlags {
-    // Not FIN_WAIT2: that would bring the TIME_WAIT sockets that stand for one.
-    StateFlags::LISTEN
-        | StateFlags::SYN_RECV
-        | StateFlags::CLOSE_WAIT
-        | StateFlags::SYN_SENT
-        | StateFlags::FIN_WAIT1
-        | StateFlags::LAST_ACK
-        | StateFlags::CLOSING
-}
-
-fn request(family: u8, sequence: u32) -> Vec<u8> {
+fn request(family: u8, states: StateFlags, sequence: u32) -> Vec<u8> {
     let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-    let request = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::INFO,
-        states: states(),
-        socket_id,
-    };
+    let request =
+        InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::INFO, states, socket_id };
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     header.sequence_number = sequence;

@@ -102,7 +102,7 @@ impl Sockets {
         let mut why = None;
         for _ in 0..diag::TRIES {
             let mut list = List::default();
-            match diag::dump(|row| list.take(row)) {
+            match diag::dump(diag::NOTEWORTHY, |row| list.take(row)) {
                 Ok(diag::End::Whole) => return list.finish(Source::Diag, true, files),
                 Ok(diag::End::Enough) => return list.finish(Source::Diag, false, files),
                 // What has come may be double or missing.

@@ -1,5 +1,6 @@
 //! A look at namespaces: of a made-up host, and of this one.
 
+use super::tables::Row;
 use super::*;
 use crate::event::Endpoint;
 use crate::host::fake::{Process, Tree};

@@ -185,7 +185,7 @@ fn no_flipped_byte_panics() {
 
 #[test]
 fn a_request_names_the_states_and_not_the_expensive_ones() {
-    let request = request(AF_INET, 1);
+    let request = request(AF_INET, NOTEWORTHY, 1);
     assert_eq!(request.len(), 72);
     let states = u32::from_ne_bytes(request[20..24].try_into().unwrap());
     for wanted in [state::LISTEN, state::SYN_RECV, state::CLOSE_WAIT, state::LAST_ACK] {
