@@ -260,17 +260,25 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     fn find(strings: &[u8], names: &[&'a str]) -> Self {
         let by_bytes: HashMap<&[u8], &str> = names.iter().map(|name| (name.as_bytes(), *name)).collect();
-        // A bit for each length, by the first byte.
-        let mut lengths = [0_u64; 256];
+        // A bit for each length, by the first byte and by the last: few names that are not wanted agree with both.
+        let mut lengths = [[0_u64; 2]; 256];
+        let ends = |name: &[u8]| Some((usize::from(*name.first()?), usize::from(*name.last()?)));
         let length_bit = |name: &[u8]| 1 << name.len().min(63);
-        for name in by_bytes.keys().filter(|name| !name.is_empty()) {
-            lengths[usize::from(name[0])] |= length_bit(name);
+        for name in by_bytes.keys() {
+            if let Some((first, last)) = ends(name) {
+                lengths[first][0] |= length_bit(name);
+                lengths[last][1] |= length_bit(name);
+            }
         }
+        let may_be_wanted = |name: &[u8]| {
+            ends(name)
+                .is_some_and(|(first, last)| lengths[first][0] & lengths[last][1] & length_bit(name) != 0)
+        };
         let mut wanted = Self { names: HashMap::new(), marks: vec![0; strings.len() / 64 + 1] };
         let mut start = 0;
-        for end in strings.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(end, _)| end) {
+        for end in memchr::memchr_iter(0, strings) {
             let string = &strings[start..end];
-            if string.first().is_some_and(|first| lengths[usize::from(*first)] & length_bit(string) != 0)
+            if may_be_wanted(string)
                 && let (Some(name), Ok(at)) = (by_bytes.get(string), u32::try_from(start))
             {
                 wanted.names.insert(at, *name);
