@@ -158,23 +158,12 @@ impl Run {
             kernel: crate::kernel::release(),
             hooks: live.status().iter().map(status).collect(),
         };
-        let mut processes = Processes::new(host);
-        let wanted = options.deliver & deliver::LEAK != 0 || sink.judges();
-        let mut look = if wanted {
-            standing::look(host, &seed, options.filter.netns)
-        } else {
-            standing::Look::default()
-        };
-        for why in &look.unseen {
-            eprintln!("tcpwatch: {why}");
-        }
-        name_owners(&mut look.standing, &mut processes);
         let mut run = Self {
             sees_accepts: live.is_attached(hook::INET_CSK_ACCEPT),
             live,
             shape,
             symbols: Symbols::none(),
-            processes,
+            processes: Processes::new(host),
             books,
             started: Instant::now(),
             shown: 0,
@@ -190,15 +179,14 @@ impl Run {
             storms: Storms::new(),
             forgotten: 0,
             missed: 0,
-            leaks: (options.deliver & deliver::LEAK != 0)
-                .then(|| Leaks::new(host, options.filter, options.close_wait_after, look.close_wait)),
+            leaks: None,
             untold: VecDeque::new(),
             settings: inet::Cache::new(host),
-            rest: std::mem::take(&mut look.rest),
+            rest: Vec::new(),
             host: host.clone(),
             seed,
         };
-        let greeted = run.greet(&start, &look.standing, sink);
+        let greeted = run.greet(&start, options, sink);
         // Not sooner: on the same core it would keep the hooks and the first line waiting.
         run.symbols = Symbols::load();
         match greeted {
@@ -211,13 +199,27 @@ impl Run {
     }
 
     /// The first answer: what is attached, and what is wrong already.
-    fn greet(&mut self, start: &Start, standing: &[event::Standing], sink: &mut dyn Sink) -> Result<()> {
+    fn greet(&mut self, start: &Start, options: &WatchOptions, sink: &mut dyn Sink) -> Result<()> {
         sink.start(start)?;
         // At once: whoever waits for it need not wait for the rest.
         sink.flush()?;
-        self.report_leaks(sink)?;
-        sink.standing(standing)?;
-        sink.flush()?;
+        let leaks = options.deliver & deliver::LEAK != 0;
+        if leaks || sink.judges() {
+            let look = standing::look(&self.host, &self.seed, options.filter.netns);
+            let standing::Look { mut standing, close_wait, unseen, rest } = look;
+            for why in &unseen {
+                eprintln!("tcpwatch: {why}");
+            }
+            name_owners(&mut standing, &mut self.processes);
+            self.rest = rest;
+            if leaks {
+                let leaks = Leaks::new(&self.host, options.filter, options.close_wait_after, close_wait);
+                self.leaks = Some(leaks);
+            }
+            self.report_leaks(sink)?;
+            sink.standing(&standing)?;
+            sink.flush()?;
+        }
         Ok(())
     }
 
