@@ -27,6 +27,14 @@ pub const CONNECTIONS: u32 = 6;
 
 /// Places of the table of storms: an index fits into 12 bits.
 pub const SLOTS: u32 = 4096;
+/// What was counted at so many places lies in one value: the kernel sets values of its CPUs aside one by one, a microsecond each.
+pub const COUNTS: u32 = 64;
+
+/// The value and the word in it that count for a place.
+#[inline(always)]
+pub fn count_of(slot: u32) -> (u32, usize) {
+    (slot / COUNTS, (slot % COUNTS) as usize)
+}
 
 /// The window that a moment lies in: each is 67 ms long.
 #[inline(always)]

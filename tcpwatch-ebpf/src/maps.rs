@@ -64,7 +64,8 @@ pub static STORMS: Array<Slot> = Array::with_max_entries(storm::SLOTS, BPF_F_MMA
 /// How many events were counted at each place of [`STORMS`]: of all keys that ever had it, and of each CPU apart, because what is
 /// counted comes as fast as the wire carries it.
 #[map]
-pub static STORM_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(storm::SLOTS, 0);
+pub static STORM_COUNTS: PerCpuArray<[u64; storm::COUNTS as usize]> =
+    PerCpuArray::with_max_entries(storm::SLOTS / storm::COUNTS, 0);
 
 /// What is being decided of the event at hand, a place per hook.
 #[map]

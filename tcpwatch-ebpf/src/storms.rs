@@ -6,7 +6,7 @@ use crate::kernel::sock::Sock;
 use crate::maps::{DECIDING, Deciding, STORM_COUNTS, STORMS};
 use crate::tables::{add_half, claim, release};
 use tcpwatch_common::state;
-use tcpwatch_common::storm::{CONNECTIONS, KEPT, Key, SHARES, Slot, What, level, window};
+use tcpwatch_common::storm::{CONNECTIONS, KEPT, Key, SHARES, Slot, What, count_of, level, window};
 
 /// What becomes of an event: it is told …
 pub const TOLD: u32 = 0;
@@ -191,10 +191,11 @@ unsafe fn counted(at: *mut Deciding, level: u8) {
     // SAFETY: by contract, and map values, the last of this CPU.
     unsafe {
         let slot = place(at, level).read_volatile();
-        let (Some(slot), Some(count)) = (STORMS.get_ptr_mut(slot), STORM_COUNTS.get_ptr_mut(slot)) else {
+        let (line, word) = count_of(slot);
+        let (Some(slot), Some(counts)) = (STORMS.get_ptr_mut(slot), STORM_COUNTS.get_ptr_mut(line)) else {
             return;
         };
-        *count += 1;
+        *counts.cast::<u64>().add(word) += 1;
         let window = (&raw const (*at).window).read_volatile();
         let counted = &raw mut (*slot).counted;
         // Not written to while it says so already: all CPUs read this line.

@@ -1,6 +1,7 @@
 //! Where records come from: the live kernel. Everything behind this module runs without one.
 
 mod attach;
+mod ladder;
 mod live;
 mod object;
 mod ring;

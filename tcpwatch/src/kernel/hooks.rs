@@ -227,7 +227,7 @@ pub fn find(id: u8) -> Option<&'static Hook> {
 /// The page `docs/hooks.md`.
 pub fn page() -> String {
     let mut page = String::from(
-        "# Hooks\n\nWhat tcpwatch attaches, in the order of attaching, the ways it tries, and what cannot be seen where none holds.\n\
+        "# Hooks\n\nWhat tcpwatch attaches, the ways it tries, and what cannot be seen where none holds.\n\
          `tcpwatch doctor` says how it stands on a host.\n\n| hook | when | ways | without it |\n|---|---|---|---|\n",
     );
     for hook in HOOKS {

@@ -1,25 +1,33 @@
 //! Attaching programs: one rung after the other, until one holds.
 
 use super::object;
+use super::types::numbered;
 use crate::kernel::hooks::{Granted, Part, Rung, Way};
 use anyhow::{Context, Result, bail};
-use aya::programs::{FEntry, FExit, KProbe, ProgramError, ProgramFd, RawTracePoint};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::programs::{FEntry, FExit, KProbe, Program, ProgramError, ProgramFd, RawTracePoint};
+use aya::{Btf, EbpfLoader};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::any::Any;
+use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// A function that exists in every kernel with TCP, small and rarely called.
 const PROBED: &str = "tcp_reset";
+const PROBED_FENTRY: &str = "probe_fentry";
+const PROBED_KPROBE: &str = "probe_kprobe";
+
+/// Loaded programs by their names.
+pub(super) type Programs<'a> = HashMap<&'a str, &'a mut Program>;
 
 /// A program that is attached as long as this is kept, whatever becomes of the loader's copy of it.
 pub(super) struct Attached {
     program: ProgramFd,
-    _link: Box<dyn Any>,
+    _link: Box<dyn Any + Send>,
 }
 
 impl Attached {
-    fn new(program: &ProgramFd, link: impl Any) -> Result<Self> {
+    fn new(program: &ProgramFd, link: impl Any + Send) -> Result<Self> {
         let program = program.try_clone().context("cannot keep a program open")?;
         Ok(Self { program, _link: Box::new(link) })
     }
@@ -43,27 +51,52 @@ pub(super) fn loader<'a>() -> EbpfLoader<'a> {
 }
 
 /// Finds out by attaching two empty programs what this kernel and these privileges allow. The reasons come along: they are
-/// what the user wants to know when something is missing.
-pub(super) fn probe(btf: Option<&Btf>) -> (Granted, Vec<(Rung, String)>) {
+/// what the user wants to know when something is missing. And the types that trampolines are attached by, where they are granted.
+pub(super) fn probe(functions: &[(&str, u32)]) -> (Granted, Vec<(Rung, String)>, Option<Btf>) {
     let mut granted = Granted::default();
     let mut refused = Vec::new();
     let mut ebpf = match loader().load(object::PROBE) {
         Ok(ebpf) => ebpf,
         Err(error) => {
             let why = format!("{:#}", anyhow::Error::from(error));
-            return (granted, vec![(Rung::Fentry, why.clone()), (Rung::Kprobe, why)]);
+            return (granted, vec![(Rung::Fentry, why.clone()), (Rung::Kprobe, why)], None);
         }
     };
-    for (rung, part, program, allowed) in [
-        (Rung::Fentry, Part::Fentry, "probe_fentry", &mut granted.fentry),
-        (Rung::Kprobe, Part::Kprobe, "probe_kprobe", &mut granted.kprobe),
-    ] {
-        match attach_part(&mut ebpf, part, program, PROBED, btf) {
-            Ok(_) => *allowed = true,
-            Err(error) => refused.push((rung, short(&error))),
+    let mut programs: Programs<'_> = ebpf.programs_mut().collect();
+    let mut types = None;
+    let fentry = refuses_trampolines(&mut programs).map_or_else(
+        || {
+            types = numbered(functions);
+            attach_part(&mut programs, Part::Fentry, PROBED_FENTRY, PROBED, types.as_ref())
+        },
+        Err,
+    );
+    match fentry {
+        Ok(_) => granted.fentry = true,
+        Err(error) => {
+            refused.push((Rung::Fentry, short(&error)));
+            // Megabytes that nobody asks for any more.
+            types = None;
         }
     }
-    (granted, refused)
+    match attach_part(&mut programs, Part::Kprobe, PROBED_KPROBE, PROBED, None) {
+        Ok(_) => granted.kprobe = true,
+        Err(error) => refused.push((Rung::Kprobe, short(&error))),
+    }
+    (granted, refused, types)
+}
+
+/// The error, where the kernel refuses a trampoline before it looks which function it is for. To ask costs nothing; the types that
+/// give the function its number take a tenth of the start.
+fn refuses_trampolines(programs: &mut Programs<'_>) -> Option<anyhow::Error> {
+    // Number 1 is a function in no kernel: the first type is an integer.
+    let types = numbered(&[(PROBED, 1)]);
+    let error = attach_part(programs, Part::Fentry, PROBED_FENTRY, PROBED, types.as_ref()).err()?;
+    let is_refusal = error.chain().any(|cause| match cause.downcast_ref::<ProgramError>() {
+        Some(ProgramError::LoadError { io_error, .. }) => io_error.kind() == io::ErrorKind::PermissionDenied,
+        _ => false,
+    });
+    is_refusal.then_some(error)
 }
 
 /// Runs of programs that the kernel left out because the program was already at work on that CPU: each program is
@@ -80,16 +113,21 @@ pub(super) fn missed(programs: &[Attached]) -> u64 {
 }
 
 /// Attaches all programs of a way. On failure those that held already are taken off again.
-pub(super) fn attach(ebpf: &mut Ebpf, way: &Way, function: &str, btf: Option<&Btf>) -> Result<Vec<Attached>> {
+pub(super) fn attach(
+    programs: &mut Programs<'_>,
+    way: &Way,
+    function: &str,
+    btf: Option<&Btf>,
+) -> Result<Vec<Attached>> {
     let mut all = Vec::with_capacity(way.parts.len());
     for (part, program) in way.parts {
-        match attach_part(ebpf, *part, program, function, btf) {
+        match attach_part(programs, *part, program, function, btf) {
             Ok(attached) => all.push(attached),
             Err(error) => {
                 let done = all.len();
                 drop(all);
                 for (part, program) in &way.parts[..done] {
-                    unload(ebpf, *part, program);
+                    unload(programs, *part, program);
                 }
                 return Err(error);
             }
@@ -99,28 +137,28 @@ pub(super) fn attach(ebpf: &mut Ebpf, way: &Way, function: &str, btf: Option<&Bt
 }
 
 fn attach_part(
-    ebpf: &mut Ebpf,
+    programs: &mut Programs<'_>,
     part: Part,
     name: &str,
     function: &str,
     btf: Option<&Btf>,
 ) -> Result<Attached> {
     let types = || btf.context("this kernel shows no types of its own");
-    let program = ebpf.program_mut(name).with_context(|| format!("there is no program `{name}`"))?;
+    let program = programs.get_mut(name).with_context(|| format!("there is no program `{name}`"))?;
+    let program = &mut **program;
     match part {
-        Part::RawTracepoint => <&mut RawTracePoint>::try_from(program)?.load()?,
-        Part::Fentry => <&mut FEntry>::try_from(program)?.load(function, types()?)?,
-        Part::Fexit => <&mut FExit>::try_from(program)?.load(function, types()?)?,
-        Part::Kprobe | Part::Kretprobe => match <&mut KProbe>::try_from(program)?.load() {
+        Part::RawTracepoint => <&mut RawTracePoint>::try_from(&mut *program)?.load()?,
+        Part::Fentry => <&mut FEntry>::try_from(&mut *program)?.load(function, types()?)?,
+        Part::Fexit => <&mut FExit>::try_from(&mut *program)?.load(function, types()?)?,
+        Part::Kprobe | Part::Kretprobe => match <&mut KProbe>::try_from(&mut *program)?.load() {
             // Loaded already when a module's function was looked for before and not found.
             Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
             Err(error) => bail!(error),
         },
     }
     if debug() {
-        tell_cost(ebpf, name);
+        tell_cost(program, name);
     }
-    let program = ebpf.program_mut(name).with_context(|| format!("there is no program `{name}`"))?;
     match part {
         Part::RawTracepoint => {
             let program: &mut RawTracePoint = program.try_into()?;
@@ -150,8 +188,8 @@ fn attach_part(
 }
 
 /// The kernel's number of a program, by which it is found from outside, and since 5.16 what the verifier did for it.
-fn tell_cost(ebpf: &Ebpf, name: &str) {
-    let info = ebpf.program(name).and_then(|program| program.info().ok());
+fn tell_cost(program: &Program, name: &str) {
+    let info = program.info().ok();
     let number = |value: Option<u32>| value.map_or("?".to_owned(), |number| number.to_string());
     eprintln!(
         "{name} (program {}): the verifier walked {} instructions",
@@ -160,8 +198,9 @@ fn tell_cost(ebpf: &Ebpf, name: &str) {
     );
 }
 
-fn unload(ebpf: &mut Ebpf, part: Part, name: &str) {
-    let Some(program) = ebpf.program_mut(name) else { return };
+fn unload(programs: &mut Programs<'_>, part: Part, name: &str) {
+    let Some(program) = programs.get_mut(name) else { return };
+    let program = &mut **program;
     // A program that cannot be unloaded stays attached until the end, where the kernel takes it off; its partner is
     // missing, so it only costs time.
     let _ = match part {

@@ -1,23 +1,23 @@
 //! The running kernel: loads the programs, attaches what is granted, hands out records and counters.
 
-use super::attach::{Attached, attach, debug, loader, missed, probe, short, verifier_log};
+use super::attach::{Attached, attach, loader, missed, probe, short};
+use super::ladder::{Outcome, climb_all};
 use super::object;
 use super::ring::Ring;
 use super::table::Table;
-use super::types::numbered;
 use crate::host::Host;
 use crate::host::preflight::{self, HookStatus};
 use crate::host::seed::Seed;
-use crate::kernel::hooks::{Granted, HOOKS, Hook, Plan, Rung, When};
+use crate::kernel::hooks::{Granted, Hook, Plan, Rung, When};
 use crate::kernel::shape::Shape;
 use crate::memory;
 use anyhow::{Context, Result, anyhow, bail};
+use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, StackTraceMap};
-use aya::{Btf, Ebpf};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use tcpwatch_common::config::Config;
 use tcpwatch_common::counters::{HookCounters, NetnsCounters, TableCounters};
 use tcpwatch_common::filter::Filter;
@@ -104,7 +104,7 @@ pub struct Live {
     ports: HashMap<MapData, PortKey, PortOwner>,
     tables: PerCpuArray<MapData, TableCounters>,
     storms: Table<Slot>,
-    storm_counts: PerCpuArray<MapData, u64>,
+    storm_counts: PerCpuArray<MapData, [u64; storm::COUNTS as usize]>,
     living: Table<Life>,
     dead: Table<Grave>,
     /// `None`: nobody wants them.
@@ -124,19 +124,15 @@ impl Live {
     /// Loads and attaches. Fails only if nothing could be told at all; what is missing is in [`Self::status`].
     pub fn start(shape: &Shape, settings: &Settings) -> Result<Self> {
         raise_memlock();
-        let mut types = numbered(&shape.numbers);
-        let (mut granted, refused) = match settings.only {
-            Some(Rung::Tracepoint) => (Granted::default(), Vec::new()),
-            _ => probe(types.as_ref()),
+        let (mut granted, refused, types) = match settings.only {
+            Some(Rung::Tracepoint) => (Granted::default(), Vec::new(), None),
+            _ => probe(&shape.numbers),
         };
         if let Some(only) = settings.only {
             granted.fentry &= only == Rung::Fentry;
             granted.kprobe &= only == Rung::Kprobe;
         }
-        if !granted.fentry {
-            // Megabytes that nobody asks for any more.
-            types = None;
-        }
+        let types = types.filter(|_| granted.fentry);
         let plan = Plan { shape, granted, deliver: settings.deliver };
         let sizes = Sizes {
             // Up to half of its places are held without loss.
@@ -192,12 +188,11 @@ impl Live {
             waiting: Vec::new(),
             unexpected: Vec::new(),
         };
-        for hook in HOOKS.iter().filter(|hook| plan.wants(hook)) {
-            // Each takes some milliseconds, because the kernel waits for all CPUs.
-            if settings.stop.load(Ordering::Relaxed) {
-                bail!(Stopped);
-            }
-            live.attach_hook(&mut ebpf, hook, &plan, types.as_ref(), &refused);
+        let Some(outcomes) = climb_all(&mut ebpf, &plan, types.as_ref(), &settings.stop) else {
+            bail!(Stopped);
+        };
+        for outcome in outcomes {
+            live.settle(outcome, &plan, &refused);
         }
         live.ebpf = (!live.waiting.is_empty()).then_some(ebpf);
         drop(types);
@@ -212,31 +207,13 @@ impl Live {
         Ok(live)
     }
 
-    fn attach_hook(
-        &mut self,
-        ebpf: &mut Ebpf,
-        hook: &'static Hook,
-        plan: &Plan<'_>,
-        types: Option<&Btf>,
-        refused: &[(Rung, String)],
-    ) {
-        let mut tried = Vec::new();
-        let mut attached = None;
-        for way in plan.ways(hook) {
-            match attach(ebpf, way, hook.name(), types) {
-                Ok(programs) => {
-                    attached = Some(way.rung.name().to_owned());
-                    self.attached.push((hook.id, programs));
-                    break;
-                }
-                Err(error) => {
-                    if let Some(log) = verifier_log(&error).filter(|_| debug()) {
-                        eprintln!("{} as {}: {log}", hook.name(), way.rung.name());
-                    }
-                    tried.push((way.rung.name().to_owned(), short(&error)));
-                }
-            }
-        }
+    /// Notes what became of a hook.
+    fn settle(&mut self, outcome: Outcome, plan: &Plan<'_>, refused: &[(Rung, String)]) {
+        let Outcome { hook, attached, mut tried } = outcome;
+        let attached = attached.map(|(rung, programs)| {
+            self.attached.push((hook.id, programs));
+            rung.to_owned()
+        });
         if attached.is_none() {
             if hook.is_essential() && plan.owes(hook) {
                 let tried: Vec<_> = tried.iter().map(|(how, why)| format!("{how}: {why}")).collect();
@@ -302,7 +279,8 @@ impl Live {
                 continue;
             }
             for way in hook.ways.iter().filter(|way| way.rung == Rung::Kprobe) {
-                let result = attach(ebpf, way, hook.name(), None);
+                let mut programs = ebpf.programs_mut().collect();
+                let result = attach(&mut programs, way, hook.name(), None);
                 if let Some(status) = self.status.iter_mut().find(|status| status.name == hook.name()) {
                     match result {
                         Ok(programs) => {
@@ -443,12 +421,19 @@ impl Live {
         })?;
         // What is older was asked for before.
         slots.retain(|(_, found)| all || newest.wrapping_sub(found.counted) <= 2 * storm::KEPT);
-        let sum = |slot: u32| -> Result<u64> {
-            let per_cpu =
-                self.storm_counts.get(&slot, 0).context("cannot read what was counted of a storm")?;
-            Ok(per_cpu.iter().sum())
-        };
-        slots.into_iter().map(|(slot, found)| Ok(Storm { slot, key: found.key, count: sum(slot)? })).collect()
+        let mut at_hand = None;
+        let mut storms = Vec::with_capacity(slots.len());
+        for (slot, Slot { key, .. }) in slots {
+            let (line, word) = storm::count_of(slot);
+            let per_cpu = match at_hand.take() {
+                Some((at, counts)) if at == line => counts,
+                _ => self.storm_counts.get(&line, 0).context("cannot read what was counted of a storm")?,
+            };
+            let count = per_cpu.iter().map(|counts| counts[word]).sum();
+            storms.push(Storm { slot, key, count });
+            at_hand = Some((line, per_cpu));
+        }
+        Ok(storms)
     }
 
     /// The books of every network namespace, summed over the CPUs.
