@@ -93,12 +93,13 @@ fn build(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Leaves DWARF behind: only the BTF made from it is needed, and it is twenty times the size of the programs. Without an
-/// `objcopy` that knows BPF the object is embedded whole.
+/// Leaves DWARF behind: only the BTF made from it is needed, and it is twenty times the size of the programs. And the line numbers
+/// of each instruction, which the loader and the kernel would go through at every start. Without an `objcopy` that knows BPF the
+/// object is embedded whole.
 fn strip(from: &Path, to: &Path) -> Result<(), String> {
     let stripped = objcopy_candidates().any(|objcopy| {
         Command::new(objcopy)
-            .arg("--strip-debug")
+            .args(["--strip-debug", "--remove-section=.BTF.ext", "--remove-section=.rel.BTF.ext"])
             .args([from, to])
             .output()
             .is_ok_and(|output| output.status.success())
