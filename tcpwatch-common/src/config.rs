@@ -62,7 +62,8 @@ pub struct Config {
     pub frames: u32,
     /// Events of one kind, port and peer network that are told in a window, of those that met no connection; 0: all of them.
     pub storm: u32,
-    pub pad: u32,
+    /// 1: the user is shown stacks, so that every event has one, not only those that are told by it.
+    pub stacks: u32,
     /// Inode of tcpwatch's own pid namespace, 0 when it is the initial one: then no translation is needed.
     pub pidns: u32,
     pub offsets: Offsets,
@@ -95,7 +96,7 @@ impl Config {
         dead_lines: 1,
         frames: 0,
         storm: 0,
-        pad: 0,
+        stacks: 0,
         pidns: 0,
         offsets: Offsets::ABSENT,
         filter: Filter::NONE,

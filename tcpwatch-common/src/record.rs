@@ -164,6 +164,17 @@ pub struct Task {
 /// Kernel stack frames kept of an event: enough to pass the interrupt that brought the segment.
 pub const FRAMES: usize = 24;
 
+/// Whether kind and state alone tell who called the function that sends the event, so that no stack is needed.
+///
+/// An established connection obeys an RST in `tcp_validate_incoming`, one that connects in `tcp_rcv_synsent_state_process`; in other
+/// states more than one function calls `tcp_reset`, and not always for an RST.
+///
+/// kernel: v5.10.. net/ipv4/tcp_input.c
+#[inline(always)]
+pub const fn tells_caller(kind: u8, state: u8) -> bool {
+    kind == kind::RST_RECEIVED && (state == crate::state::ESTABLISHED || state == crate::state::SYN_SENT)
+}
+
 /// An event that needs explaining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

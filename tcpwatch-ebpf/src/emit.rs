@@ -12,7 +12,9 @@ use core::ffi::c_void;
 use tcpwatch_common::counters::{HookCounters, NetnsCounters};
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::owner::Memory;
-use tcpwatch_common::record::{FRAMES, Listen, Listener, Packet, Record, StateRecord, TimeWait, flag, kind};
+use tcpwatch_common::record::{
+    FRAMES, Listen, Listener, Packet, Record, StateRecord, TimeWait, flag, kind, tells_caller,
+};
 use tcpwatch_common::{hook, state};
 
 /// A wake-up per record is what slows a host down; user space looks by the clock.
@@ -136,10 +138,12 @@ fn is_closed() -> bool {
 /// Counts for a namespace, whatever the filter says.
 #[inline(always)]
 pub fn book(netns: u32, change: impl FnOnce(&mut NetnsCounters)) {
-    if NETNS_COUNTERS.get_ptr_mut(&netns).is_none() {
+    let known = NETNS_COUNTERS.get_ptr_mut(&netns);
+    let row = known.or_else(|| {
         let _ = NETNS_COUNTERS.insert(&netns, &NO_COUNTERS_YET, 0);
-    }
-    if let Some(row) = NETNS_COUNTERS.get_ptr_mut(&netns) {
+        NETNS_COUNTERS.get_ptr_mut(&netns)
+    });
+    if let Some(row) = row {
         // SAFETY: a per-CPU map value.
         change(unsafe { &mut *row });
     }
@@ -214,8 +218,13 @@ fn deliver(context: *mut c_void, event: &Event) {
     // SAFETY: reserved memory of the right size and alignment; every field is written before it is submitted.
     unsafe {
         fill(record, event, event.flags | (*found).flags | bit(sample, flag::SAMPLE), full, found);
-        let bytes = bpf_get_stack(context, (&raw mut (*record).stack).cast(), wanted, 0);
-        (*record).frames = if bytes > 0 { (bytes as u64 / 8) as u32 } else { 0 };
+        // What not every event has comes last: after a branch the verifier walks everything twice.
+        (*record).frames = 0;
+        if config!(stacks) != 0 || !tells_caller(event.kind, event.state) {
+            // The most expensive call of all.
+            let bytes = bpf_get_stack(context, (&raw mut (*record).stack).cast(), wanted, 0);
+            (*record).frames = if bytes > 0 { (bytes as u64 / 8) as u32 } else { 0 };
+        }
     }
     entry.submit(QUIET);
     count(event.hook, |row| row.delivered += 1);

@@ -23,14 +23,14 @@ pub fn find(sock: Sock) -> Option<*mut Memory> {
     tables::live(sock).map(<*mut Life>::cast)
 }
 
-/// Notes in a live socket's entry which connection it is.
+/// Which connection a live socket's entry is for; remote port 0 as long as that is not noted.
 ///
 /// # Safety
 /// `memory` must come from [`find`], [`memory`] or [`renew`].
 #[inline(always)]
-pub unsafe fn place(memory: *mut Memory, flow: &Flow) {
+pub unsafe fn place(memory: *mut Memory) -> *mut Flow {
     // SAFETY: by contract it is the beginning of a `Life`.
-    unsafe { (*memory.cast::<Life>()).flow = *flow };
+    unsafe { &raw mut (*memory.cast::<Life>()).flow }
 }
 
 /// The memory of a socket, made and seeded when it is new.
@@ -185,16 +185,14 @@ pub unsafe fn step(memory: *mut Memory, state: u8, at_ns: u64) {
     }
 }
 
-/// Files a closed connection under its addresses.
+/// Files a closed connection under its addresses, which are noted in its [`place`].
 ///
 /// # Safety
-/// `memory` must be a live map value.
+/// `memory` must come from [`find`], [`memory`] or [`renew`].
 #[inline(always)]
 pub unsafe fn bury(memory: *mut Memory, sock: Sock, old_state: u8, now: u64) -> Option<()> {
-    // SAFETY: by contract it is the beginning of a `Life`.
-    let known = unsafe { &raw const (*memory.cast::<Life>()).flow };
-    // SAFETY: as above.
-    let flow = unsafe { if (*known).remote_port != 0 { *known } else { sock.flow(true) } };
+    // SAFETY: by contract.
+    let flow = unsafe { *place(memory) };
     if flow.remote_port == 0 {
         return None;
     }

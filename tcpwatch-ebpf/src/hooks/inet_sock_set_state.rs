@@ -41,10 +41,12 @@ fn handle(context: &impl Hooked) -> Option<()> {
         if new == FIN_WAIT1 || new == LAST_ACK {
             (*memory).fin_by_close = u8::from(sock.is_shut());
         }
-        if new == CLOSE_WAIT {
-            owners::place(memory, &sock.flow(true));
+        let ends = new == CLOSE && old != LISTEN;
+        // A connection that was in CLOSE_WAIT has its place already.
+        if new == CLOSE_WAIT || deliver_states || (ends && (*owners::place(memory)).remote_port == 0) {
+            *owners::place(memory) = sock.flow(true);
         }
-        if new == CLOSE && old != LISTEN {
+        if ends {
             if (*memory).owner.how == how::LISTENER {
                 owners::expire_inherited(&raw mut (*memory).owner, sock.socket() != 0, sock.is_dead());
             }
@@ -56,8 +58,8 @@ fn handle(context: &impl Hooked) -> Option<()> {
             if sock.is_mptcp() {
                 flags |= flag::MPTCP;
             }
-            let flow = sock.flow(true);
-            emit::send_state(hook::INET_SOCK_SET_STATE, sock, &flow, old, new, since_ns, flags, memory);
+            let flow = owners::place(memory);
+            emit::send_state(hook::INET_SOCK_SET_STATE, sock, &*flow, old, new, since_ns, flags, memory);
         }
     }
     Some(())
@@ -93,18 +95,24 @@ fn memory(sock: Sock, old: u8, new: u8) -> Option<*mut Memory> {
 unsafe fn attribute(sock: Sock, memory: *mut Memory, old: u8, new: u8) {
     // SAFETY: by contract.
     unsafe {
-        if new == SYN_SENT && old == CLOSE {
-            owners::learn(memory, how::CONNECT);
+        let how = if old == CLOSE && new == SYN_SENT {
+            how::CONNECT
         } else if new == LISTEN {
-            owners::learn(memory, how::LISTEN);
-            owners::listening(sock, memory, true);
-        } else if old == LISTEN && new == CLOSE {
-            owners::listening(sock, memory, false);
+            how::LISTEN
+        } else if old != LISTEN && closes(sock, old, new) && sock.owned() {
+            (*memory).exiting = u8::from(task::is_exiting());
+            how::IO
+        } else {
+            how::NONE
+        };
+        // At one place: it is the longest part of the program.
+        if how != how::NONE {
+            owners::learn(memory, how);
+        }
+        if new == LISTEN || (old == LISTEN && new == CLOSE) {
+            owners::listening(sock, memory, new == LISTEN);
         } else if old == LISTEN && new == SYN_RECV {
             owners::inherit_from_port(sock.netns(), sock.local_port(true), &raw mut (*memory).owner);
-        } else if closes(sock, old, new) && sock.owned() {
-            owners::learn(memory, how::IO);
-            (*memory).exiting = u8::from(task::is_exiting());
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::event::TaskContext;
 use crate::kernel::symbols::Symbols;
 use tcpwatch_common::hook;
-use tcpwatch_common::record::{Record, flag, kind};
+use tcpwatch_common::record::{Record, flag, kind, tells_caller};
 use tcpwatch_common::state;
 
 /// A symbolised stack frame: the function and the distance from its start.
@@ -139,7 +139,7 @@ pub fn locate<'a>(record: &Record, mut frames: Vec<Frame<'a>>) -> Site<'a> {
     // Where only the function itself is in sight.
     let alone = (record.kind == kind::TW_OVERFLOW).then_some("tcp_time_wait");
     let caller = frames[..end].get(above).map(|(name, _)| *name);
-    let function = by_hook(record).or(caller).or(alone);
+    let function = by_hook(record).or(caller).or(alone).or_else(|| by_state(record));
     let context = context(record, &frames);
     Site { function, context, frames, above, end }
 }
@@ -174,6 +174,14 @@ fn by_hook(record: &Record) -> Option<&'static str> {
         ) => hook::name(hook),
         _ => None,
     }
+}
+
+/// Where kind and state tell the caller, the kernel side takes no stack. See [`tells_caller`].
+fn by_state(record: &Record) -> Option<&'static str> {
+    tells_caller(record.kind, record.state).then_some(match record.state {
+        state::SYN_SENT => "tcp_rcv_synsent_state_process",
+        _ => "tcp_validate_incoming",
+    })
 }
 
 fn context(record: &Record, frames: &[Frame<'_>]) -> Option<TaskContext> {
@@ -304,6 +312,27 @@ mod tests {
             (kind::TW_OVERFLOW, hook::INET_TWSK_ALLOC, "tcp_time_wait"),
         ] {
             assert_eq!(locate(&samples::record(kind, hook), Vec::new()).function, Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_state_tells_who_obeyed() {
+        for (state, expected) in [
+            (state::ESTABLISHED, Some("tcp_validate_incoming")),
+            (state::SYN_SENT, Some("tcp_rcv_synsent_state_process")),
+            (state::FIN_WAIT2, None),
+            (state::SYN_RECV, None),
+        ] {
+            for hook in [hook::TCP_RESET, hook::TCP_RECEIVE_RESET] {
+                let mut record = samples::record(kind::RST_RECEIVED, hook);
+                record.state = state;
+                let site = locate(&record, Vec::new());
+                assert_eq!(site.function, expected);
+                assert_eq!(site.context, Some(TaskContext::Softirq));
+                assert!(!is_false_reset(&record, &site));
+                record.flags |= flag::OWNED;
+                assert_eq!(locate(&record, Vec::new()).context, Some(TaskContext::Process), "its backlog");
+            }
         }
     }
 

@@ -520,7 +520,7 @@ fn configure(plan: &Plan<'_>, settings: &Settings, sizes: Sizes) -> Config {
         live_lines: sizes.sockets / table::LIVE,
         dead_lines: table::dead_lines(sizes.ended),
         storm: settings.storm.map_or(0, storm::per_window),
-        pad: 0,
+        stacks: flag(settings.stacks),
         frames: u32::try_from(frames_wanted(settings, plan.granted)).unwrap_or(0),
         pidns: own_pidns(),
         offsets: shape.offsets,
