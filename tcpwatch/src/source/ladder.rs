@@ -66,7 +66,9 @@ pub(super) fn climb_all(
         .collect();
     let place = |hook: &Hook| LONGEST.iter().position(|id| *id == hook.id).unwrap_or(LONGEST.len());
     jobs.make_contiguous().sort_by_key(|(_, hook, _)| place(hook));
-    let threads = available_parallelism().map_or(1, NonZero::get).min(THREADS).min(jobs.len());
+    // What is said of several programs at once nobody can read.
+    let most = if debug() { 1 } else { THREADS };
+    let threads = available_parallelism().map_or(1, NonZero::get).min(most);
 
     let jobs = Mutex::new(jobs);
     let done = Mutex::new(Vec::new());

@@ -37,7 +37,8 @@ const RED_ZONE: u64 = 128;
 
 /// Runs a tool to its end and hands out what the verifier said of the programs that it loaded, and the tool's status.
 ///
-/// Of its threads the first alone is followed: there tcpwatch loads, and whoever calls this finds out that nothing was loaded.
+/// Of its threads the first alone is followed: there tcpwatch loads where it has to say what it loads, and whoever calls this finds out
+/// what was loaded unseen.
 pub(super) fn follow(mut command: Command) -> Result<(Vec<Loaded>, i32)> {
     sys::debugged(&mut command);
     let child = command.spawn().context("starting the tool")?;
