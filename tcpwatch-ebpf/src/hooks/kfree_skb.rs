@@ -9,7 +9,6 @@
 use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
-use crate::hooks::tcp_syn_recv_sock::refused;
 use crate::kernel::config::config;
 use crate::kernel::skb::{RST, Skb};
 use crate::kernel::sock::Sock;
@@ -26,22 +25,27 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let sock = if config!(drop_has_socket) == 1 { Sock(context.arg(3)) } else { Sock(0) };
     let segment = skb.segment()?;
     let state = if sock.exists() { sock.state() } else { 0 };
-    if sock.exists() && reason == Some(config!(drop_listen_overflow)) && config!(overflow_from_drops) == 1 {
-        return refused(context.context(), hook::KFREE_SKB, sock, skb, reason);
-    }
-    let kind = if sock.exists() && segment.packet.flags & RST != 0 && stands_for_ignored(state, reason) {
+    let overflow =
+        sock.exists() && reason == Some(config!(drop_listen_overflow)) && config!(overflow_from_drops) == 1;
+    let (kind, wanted) = if overflow {
+        (kind::LISTEN_DROP, deliver::LISTEN)
+    } else if sock.exists() && segment.packet.flags & RST != 0 && stands_for_ignored(state, reason) {
         // An accepted RST is freed without this tracepoint, so one that comes here and had a socket was not obeyed.
-        kind::RST_IGNORED
+        (kind::RST_IGNORED, deliver::RST)
     } else if config!(deliver) & deliver::DROP != 0 {
-        kind::DROP
+        (kind::DROP, deliver::DROP)
     } else {
         return None;
     };
-    let wanted = if kind == kind::DROP { deliver::DROP } else { deliver::RST };
     let flow = segment.flow_of_receiver(skb.netns(sock));
     let event = Event::begin((kind, hook::KFREE_SKB, wanted), &flow, sock, state)?
         .packet(&segment.packet)
         .reason(reason);
+    if overflow {
+        emit::book(flow.netns, |row| row.listen_drops += 1);
+        event.listen(&sock.listen(1));
+    }
+    // At one place: it is most of what the verifier has to walk.
     emit::send(context.context(), event);
     Some(())
 }

@@ -48,26 +48,14 @@ fn handle(context: &impl Returned, hook: u8) -> Option<()> {
     if context.returned() != 0 {
         return None;
     }
-    refused(context.context(), hook, Sock(context.arg(0)), Skb(context.arg(1)), None)
-}
-
-/// A last ACK was turned away.
-#[inline(always)]
-pub fn refused(
-    context: *mut core::ffi::c_void,
-    hook: u8,
-    listener: Sock,
-    skb: Skb,
-    reason: Option<u32>,
-) -> Option<()> {
+    let (listener, skb) = (Sock(context.arg(0)), Skb(context.arg(1)));
     let segment = skb.segment()?;
     let flow = segment.flow_of_receiver(listener.netns());
     emit::book(flow.netns, |row| row.listen_drops += 1);
     let what = (kind::LISTEN_DROP, hook, deliver::LISTEN);
     let event = Event::begin(what, &flow, listener, state::LISTEN)?
         .packet(&segment.packet)
-        .listen(&listener.listen(1))
-        .reason(reason);
-    emit::send(context, event);
+        .listen(&listener.listen(1));
+    emit::send(context.context(), event);
     Some(())
 }

@@ -18,7 +18,7 @@ const THREADS: usize = 4;
 
 /// The hooks whose programs keep the verifier longest, longest first. Those that begin last should not be those that take longest.
 const LONGEST: [u8; 4] =
-    [hook::KFREE_SKB, hook::INET_SOCK_SET_STATE, hook::TCP_SEND_RESET, hook::TCP_RECEIVE_RESET];
+    [hook::INET_SOCK_SET_STATE, hook::TCP_SEND_RESET, hook::KFREE_SKB, hook::TCP_RECEIVE_RESET];
 
 /// What became of a hook.
 pub(super) struct Outcome {
