@@ -421,17 +421,19 @@ impl Live {
         })?;
         // What is older was asked for before.
         slots.retain(|(_, found)| all || newest.wrapping_sub(found.counted) <= 2 * storm::KEPT);
-        let mut at_hand = None;
         let mut storms = Vec::with_capacity(slots.len());
-        for (slot, Slot { key, .. }) in slots {
-            let (line, word) = storm::count_of(slot);
-            let per_cpu = match at_hand.take() {
-                Some((at, counts)) if at == line => counts,
-                _ => self.storm_counts.get(&line, 0).context("cannot read what was counted of a storm")?,
-            };
-            let count = per_cpu.iter().map(|counts| counts[word]).sum();
-            storms.push(Storm { slot, key, count });
-            at_hand = Some((line, per_cpu));
+        let line = |slot: u32| storm::count_of(slot).0;
+        // Places come in order: each value is read once.
+        for together in slots.chunk_by(|(a, _), (b, _)| line(*a) == line(*b)) {
+            let per_cpu = self
+                .storm_counts
+                .get(&line(together[0].0), 0)
+                .context("cannot read what was counted of a storm")?;
+            storms.extend(together.iter().map(|(slot, found)| {
+                let (_, word) = storm::count_of(*slot);
+                let count = per_cpu.iter().map(|counts| counts[word]).sum();
+                Storm { slot: *slot, key: found.key, count }
+            }));
         }
         Ok(storms)
     }

@@ -38,25 +38,27 @@ fn rows_are_found_however_the_table_is_cut() {
     }
 }
 
+/// Listeners found and pieces read.
+fn found_and_read(table: &str) -> (usize, usize) {
+    let mut found = 0;
+    let mut pieces = Pieces(table.as_bytes(), 4096, 0);
+    of_table(&mut pieces, |_, _| found += 1);
+    (found, pieces.2)
+}
+
 #[test]
 fn reading_ends_behind_the_of_table() {
     let mut table = HEADING.to_owned() + &row(0, "00000000:0050", "0A", 100);
     for n in 0..10_000 {
         table += &row(n, "0100007F:9C40", "01", 0);
     }
-    let mut found = 0;
-    let mut pieces = Pieces(table.as_bytes(), 4096, 0);
-    of_table(&mut pieces, |_, _| found += 1);
-    assert_eq!((found, pieces.2), (1, 2));
+    assert_eq!(found_and_read(&table), (1, 2));
 }
 
 #[test]
 fn less_than_a_page_of_rows_is_all_of_them() {
     let table = HEADING.to_owned() + &row(0, "00000000:0050", "0A", 100);
-    let mut found = 0;
-    let mut pieces = Pieces(table.as_bytes(), 4096, 0);
-    of_table(&mut pieces, |_, _| found += 1);
-    assert_eq!((found, pieces.2), (1, 1));
+    assert_eq!(found_and_read(&table), (1, 1));
 }
 
 #[test]
