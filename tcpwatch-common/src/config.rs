@@ -44,6 +44,8 @@ pub struct Config {
     pub drop_listen_overflow: u32,
     /// Number of `SKB_DROP_REASON_TCP_RESET`, likewise.
     pub drop_tcp_reset: u32,
+    /// Number of `SK_RST_REASON_TCP_STATE`, likewise.
+    pub reset_tcp_state: u32,
     /// Arguments of the functions whose return value is read: it lies behind the last one.
     pub args_inet_csk_accept: u32,
     pub args_tcp_validate_incoming: u32,
@@ -83,6 +85,7 @@ impl Config {
         read_stacks: 0,
         drop_listen_overflow: crate::offsets::ABSENT,
         drop_tcp_reset: crate::offsets::ABSENT,
+        reset_tcp_state: crate::offsets::ABSENT,
         args_inet_csk_accept: 0,
         args_tcp_validate_incoming: 0,
         args_tcp_check_req: 0,

@@ -2,7 +2,7 @@
 //! that needs explaining and the small [`StateRecord`] for state transitions, of which there are many.
 
 use crate::flow::Flow;
-use crate::owner::{Memory, Owner};
+use crate::owner::{Memory, Owner, STEPS};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What happened.
@@ -46,6 +46,8 @@ pub mod flag {
     pub const KILLED: u32 = 1 << 11;
     /// The last of its window that is told: what is like it is counted from now on, see [`crate::storm`].
     pub const SAMPLE: u32 = 1 << 12;
+    /// `close()` with `SO_LINGER` 0 sent it, and no stack was taken: see [`super::closes_lingering`].
+    pub const LINGERED: u32 = 1 << 13;
 }
 
 /// What of a SYN was done before its fate was sealed ([`Listen::passed`]).
@@ -175,6 +177,31 @@ pub const fn tells_caller(kind: u8, state: u8) -> bool {
     kind == kind::RST_RECEIVED && (state == crate::state::ESTABLISHED || state == crate::state::SYN_SENT)
 }
 
+/// `SOCK_LINGER` of `enum sock_flags`: the same number in every kernel from 5.10 on.
+pub const SOCK_LINGER: u32 = 1 << 4;
+
+/// Whether a closed socket alone tells that `close()` with `SO_LINGER` 0 sends its RST through `tcp_disconnect`, so that no stack is needed.
+///
+/// The reason is that of a socket that is disconnected in a state that calls for an RST. Both directions are shut, and the state before
+/// says since when: whoever shuts the sending one of an established socket by `shutdown()` takes it out of that state under the same lock,
+/// so `close()` did. Of the ways of `close()` to an RST one goes through `tcp_disconnect`. (`connect(AF_UNSPEC)` finds the socket open;
+/// `SOCK_DESTROY` sends before it closes; a listener's children are not shut.)
+///
+/// kernel: v6.10.. net/ipv4/tcp.c `__tcp_close`, `tcp_disconnect`
+#[inline(always)]
+pub fn closes_lingering(tcp_state: u32, reason: u32, flags: u32, socket: &Socket, memory: &Memory) -> bool {
+    let before = memory.steps[(memory.step_count as usize).wrapping_sub(2) % STEPS].state();
+    let foreign = flags & (flag::PACKET | flag::MPTCP);
+    flags & flag::REASON != 0
+        && foreign == 0
+        && reason == tcp_state
+        && socket.shutdown == 3
+        && socket.flags & SOCK_LINGER != 0
+        && socket.lingertime == 0
+        && memory.step_count >= 2
+        && (before == crate::state::ESTABLISHED || before == crate::state::CLOSE_WAIT)
+}
+
 /// An event that needs explaining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -225,4 +252,67 @@ pub struct StateRecord {
     pub flow: Flow,
     pub task: Task,
     pub owner: Owner,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owner::Step;
+    use crate::state::{CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1};
+
+    const TCP_STATE: u32 = 7;
+
+    /// A socket that `close()` resets because it lingers for no time; `change` makes another one of it.
+    fn closes(change: impl FnOnce(&mut u32, &mut u32, &mut Socket, &mut Memory)) -> bool {
+        let (mut reason, mut flags) = (TCP_STATE, flag::REASON | flag::FULL | flag::OWNED);
+        let mut socket = Socket { shutdown: 3, flags: SOCK_LINGER, ..Socket::default() };
+        let mut memory = history(&[ESTABLISHED, CLOSE]);
+        change(&mut reason, &mut flags, &mut socket, &mut memory);
+        closes_lingering(TCP_STATE, reason, flags, &socket, &memory)
+    }
+
+    fn history(states: &[u8]) -> Memory {
+        let mut memory = Memory::EMPTY;
+        for state in states {
+            memory.steps[memory.step_count as usize % STEPS] = Step::new(*state, 1);
+            memory.step_count += 1;
+        }
+        memory
+    }
+
+    #[test]
+    fn a_socket_tells_that_close_lingers_for_no_time() {
+        assert!(closes(|_, _, _, _| {}));
+        assert!(closes(|_, _, _, memory| *memory = history(&[ESTABLISHED, CLOSE_WAIT, CLOSE])));
+        let long = [
+            ESTABLISHED,
+            ESTABLISHED,
+            ESTABLISHED,
+            ESTABLISHED,
+            ESTABLISHED,
+            ESTABLISHED,
+            ESTABLISHED,
+            ESTABLISHED,
+            CLOSE,
+        ];
+        assert!(closes(|_, _, _, memory| *memory = history(&long)), "the ring of states wrapped");
+    }
+
+    #[test]
+    fn whatever_else_could_have_done_it_takes_a_stack() {
+        let others: [(&str, bool); 9] = [
+            ("unread data, and an older kernel", closes(|reason, _, _, _| *reason = 8)),
+            ("no reason", closes(|_, flags, _, _| *flags &= !flag::REASON)),
+            ("an answer to a segment", closes(|_, flags, _, _| *flags |= flag::PACKET)),
+            ("MPTCP", closes(|_, flags, _, _| *flags |= flag::MPTCP)),
+            ("connect(AF_UNSPEC), a listener's child", closes(|_, _, socket, _| socket.shutdown = 1)),
+            ("SO_LINGER not set", closes(|_, _, socket, _| socket.flags = 0)),
+            ("SO_LINGER with a time", closes(|_, _, socket, _| socket.lingertime = 100)),
+            ("shut before", closes(|_, _, _, memory| *memory = history(&[ESTABLISHED, FIN_WAIT1, CLOSE]))),
+            ("older than the programs", closes(|_, _, _, memory| *memory = history(&[CLOSE]))),
+        ];
+        for (what, told) in others {
+            assert!(!told, "{what}");
+        }
+    }
 }

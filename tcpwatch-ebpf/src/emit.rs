@@ -13,7 +13,8 @@ use tcpwatch_common::counters::{HookCounters, NetnsCounters};
 use tcpwatch_common::flow::{Flow, PortKey};
 use tcpwatch_common::owner::Memory;
 use tcpwatch_common::record::{
-    FRAMES, Listen, Listener, Packet, Record, StateRecord, TimeWait, flag, kind, tells_caller,
+    FRAMES, Listen, Listener, Packet, Record, StateRecord, TimeWait, closes_lingering, flag, kind,
+    tells_caller,
 };
 use tcpwatch_common::{hook, state};
 
@@ -220,7 +221,18 @@ fn deliver(context: *mut c_void, event: &Event) {
         fill(record, event, event.flags | (*found).flags | bit(sample, flag::SAMPLE), full, found);
         // What not every event has comes last: after a branch the verifier walks everything twice.
         (*record).frames = 0;
-        if config!(stacks) != 0 || !tells_caller(event.kind, event.state) {
+        if config!(stacks) == 0 && event.kind == kind::RST_SENT && event.state == state::CLOSE {
+            let lingers = closes_lingering(
+                config!(reset_tcp_state),
+                (*record).reason,
+                (*record).flags,
+                &(*record).socket,
+                &(*record).present,
+            );
+            (*record).flags |= bit(lingers, flag::LINGERED);
+        }
+        let told = tells_caller(event.kind, event.state) || (*record).flags & flag::LINGERED != 0;
+        if config!(stacks) != 0 || !told {
             // The most expensive call of all.
             let bytes = bpf_get_stack(context, (&raw mut (*record).stack).cast(), wanted, 0);
             (*record).frames = if bytes > 0 { (bytes as u64 / 8) as u32 } else { 0 };

@@ -4,14 +4,14 @@
 use super::catalog::{self, Spec};
 use super::lately::Around;
 use super::site::Site;
-use super::{reason, state};
+use super::state;
 use crate::event::{
     Cause, Certainty, Endpoint, EventKind, ListenInfo, OwnerInfo, Reason, ReasonFrom, TaskInfo,
 };
 use std::fmt::Write as _;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::Memory;
-use tcpwatch_common::record::{Record, flag, kind};
+use tcpwatch_common::record::{Record, SOCK_LINGER, flag, kind};
 use tcpwatch_common::state as states;
 
 pub(super) const FIN: u8 = 1;
@@ -207,7 +207,7 @@ impl<'a> Facts<'a> {
     /// `SO_LINGER` with time 0.
     pub(super) fn lingers_zero(&self) -> bool {
         let socket = &self.record.socket;
-        socket.flags & reason::SOCK_LINGER != 0 && socket.lingertime == 0
+        socket.flags & SOCK_LINGER != 0 && socket.lingertime == 0
     }
 
     pub(super) fn began_name(&self) -> &'static str {

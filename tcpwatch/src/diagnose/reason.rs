@@ -9,8 +9,7 @@ use tcpwatch_common::hook;
 use tcpwatch_common::record::{Record, flag, kind};
 use tcpwatch_common::state::{CLOSE, CLOSING, FIN_WAIT2, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
 
-/// `SOCK_LINGER` and `SOCK_KEEPOPEN` of `enum sock_flags`: the same bits in every kernel from 5.10 on.
-pub(super) const SOCK_LINGER: u32 = 1 << 4;
+/// `SOCK_KEEPOPEN` of `enum sock_flags`: the same bit in every kernel from 5.10 on.
 const SOCK_KEEPOPEN: u32 = 1 << 3;
 const SYN: u8 = 2;
 const ACK: u8 = 16;

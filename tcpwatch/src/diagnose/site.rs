@@ -176,8 +176,11 @@ fn by_hook(record: &Record) -> Option<&'static str> {
     }
 }
 
-/// Where kind and state tell the caller, the kernel side takes no stack. See [`tells_caller`].
+/// Where kind and state tell the caller, the kernel side takes no stack. See [`tells_caller`] and [`flag::LINGERED`].
 fn by_state(record: &Record) -> Option<&'static str> {
+    if record.flags & flag::LINGERED != 0 {
+        return Some("tcp_disconnect");
+    }
     tells_caller(record.kind, record.state).then_some(match record.state {
         state::SYN_SENT => "tcp_rcv_synsent_state_process",
         _ => "tcp_validate_incoming",

@@ -28,7 +28,12 @@ impl ReasonNames {
 
     /// The number of a drop reason, by its name without prefix.
     pub fn drop_number(&self, name: &str) -> Option<u32> {
-        self.drop.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
+        number(&self.drop, name)
+    }
+
+    /// The number of a reset reason, likewise.
+    pub fn reset_number(&self, name: &str) -> Option<u32> {
+        number(&self.reset, name)
     }
 
     /// Every reset reason, by number.
@@ -45,6 +50,10 @@ impl ReasonNames {
 fn bare(values: Vec<(u32, String)>, prefix: &str) -> HashMap<u32, String> {
     let strip = |name: String| name.strip_prefix(prefix).map(str::to_owned).unwrap_or(name);
     values.into_iter().map(|(number, name)| (number, strip(name))).collect()
+}
+
+fn number(names: &HashMap<u32, String>, wanted: &str) -> Option<u32> {
+    names.iter().find(|(_, name)| *name == wanted).map(|(number, _)| *number)
 }
 
 fn listed(names: &HashMap<u32, String>) -> Vec<(u32, &str)> {

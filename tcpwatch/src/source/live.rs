@@ -510,6 +510,7 @@ fn configure(plan: &Plan<'_>, settings: &Settings, sizes: Sizes) -> Config {
         read_stacks: flag(settings.read_stacks),
         drop_listen_overflow: shape.reasons.drop_number("TCP_LISTEN_OVERFLOW").unwrap_or(ABSENT),
         drop_tcp_reset: shape.reasons.drop_number("TCP_RESET").unwrap_or(ABSENT),
+        reset_tcp_state: shape.reasons.reset_number("TCP_STATE").unwrap_or(ABSENT),
         args_inet_csk_accept: shape.args("inet_csk_accept"),
         args_tcp_validate_incoming: shape.args("tcp_validate_incoming"),
         args_tcp_check_req: shape.args("tcp_check_req"),

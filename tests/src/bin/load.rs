@@ -69,8 +69,6 @@ enum Verb {
     },
     /// Start a tool, print when it wrote a line with a mark and when its first program ran, and end it
     Start {
-        #[arg(long, default_value_t = 1)]
-        core: usize,
         #[arg(long)]
         mark: String,
         #[arg(last = true, required = true)]
@@ -103,6 +101,6 @@ fn work() -> Result<()> {
         Verb::Empty { tracepoints } => load::hold_empty(&tracepoints),
         Verb::Compare { workload, count, pairs, tool } => load::compare(&workload, count, pairs, &tool),
         Verb::Tool { core, command } => load::become_tool(core, &command),
-        Verb::Start { core, mark, command } => load::time_start(core, &mark, &command),
+        Verb::Start { mark, command } => load::time_start(&mark, &command),
     }
 }

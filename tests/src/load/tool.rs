@@ -19,6 +19,9 @@ use crate::sys::{close, connect, interrupt_with_us, signal, socket};
 /// A tool that has not started by then never will.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// From one connection that is refused to the next, while a tool starts.
+const BETWEEN: Duration = Duration::from_millis(1);
+
 /// Turns into the tool: pinned to a core, interrupted when the harness is gone, with tracefs where it looks for it.
 pub fn become_tool(core: usize, command: &[String]) -> Result<()> {
     sys::interrupt_with_parent()?;
@@ -41,9 +44,9 @@ fn mount_tracefs() -> Result<()> {
 }
 
 /// Starts a tool as [`become_tool`] does and prints how many milliseconds passed until it wrote a line with `mark`, and
-/// until the first of its programs ran: something to see happens all the time.
-pub fn time_start(core: usize, mark: &str, command: &[String]) -> Result<()> {
-    sys::pin(0)?;
+/// until the first of its programs ran: something to see happens every millisecond. The tool has all cores of the host, as one
+/// that a user starts; what looks at it sleeps in between, so as not to take one of them.
+pub fn time_start(mark: &str, command: &[String]) -> Result<()> {
     mount_tracefs()?;
     let (program, args) = command.split_first().context("no tool to start")?;
     let _stats = sys::enable_bpf_stats().context("switching the run times of BPF programs on")?;
@@ -51,10 +54,8 @@ pub fn time_start(core: usize, mark: &str, command: &[String]) -> Result<()> {
     let mut start = Command::new(program);
     start.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     interrupt_with_us(&mut start);
-    sys::pin(core).with_context(|| format!("pinning the tool to core {core}"))?;
     let began = Instant::now();
     let mut child = start.spawn().with_context(|| format!("starting {program}"))?;
-    sys::pin(0)?;
     let (tell, told) = mpsc::channel();
     let out = child.stdout.take().context("a tool without output")?;
     let wanted = mark.to_owned();
@@ -89,6 +90,7 @@ pub fn time_start(core: usize, mark: &str, command: &[String]) -> Result<()> {
             if fs::metadata(format!("/proc/{pid}/fdinfo")).is_err() {
                 break;
             }
+            thread::sleep(BETWEEN);
         }
         Ok(())
     });

@@ -351,8 +351,9 @@ fn starts(page: &mut String, results: &Results) -> std::fmt::Result {
         page,
         "\n## Start\n\nMilliseconds from the start of the process, with all files in the page cache. **Said**: the first line that says \
          so is read from\nits output; tcpwatch's `start` line comes when every hook is attached, the others' first line may come before or be held back in a \
-         buffer.\n**Ran**: one of its programs has run, seen from outside through the kernel's own count, while connections are refused all the \
-         time; so this is\nwhen something is watched at all, and the one figure that means the same for all.\n"
+         buffer.\n**Ran**: one of its programs has run, seen from outside through the kernel's own count, while a connection is refused \
+         every\nmillisecond; so this is when something is watched at all, and the one figure that means the same for all. The tool has all cores of the \
+         host.\n"
     )?;
     writeln!(page, "| | said | ran | runs |\n|---|---|---|---|")?;
     for start in &results.starts {

@@ -8,7 +8,7 @@ use super::{Harm, RST_SENT, Spec, counter, dropped, in_state, reset};
 use crate::diagnose::cause::{Facts, Verdict};
 use crate::diagnose::reason;
 use crate::event::Certainty;
-use tcpwatch_common::record::flag;
+use tcpwatch_common::record::{SOCK_LINGER, flag};
 use tcpwatch_common::state::{CLOSE, CLOSING, FIN_WAIT2, LAST_ACK};
 
 pub(super) const CAUSES: &[Spec] = &[
@@ -246,6 +246,9 @@ fn caller(facts: &Facts<'_>) -> Option<Caller> {
     }
     let site = facts.site;
     let under = |names: [&str; 2]| names.iter().any(|name| site.is_under(name));
+    if facts.has(flag::LINGERED) {
+        return Some(Caller::DisconnectByClose);
+    }
     // A listener's children are disconnected through the same functions as everything else.
     if site.has("inet_child_forget") || site.has("inet_csk_listen_stop") {
         return Some(Caller::Listener);
@@ -310,7 +313,7 @@ fn linger_zero(facts: &Facts<'_>) -> Option<Verdict> {
     };
     let socket = &facts.record.socket;
     let path = "close() took the way that only SO_LINGER with time 0 opens (tcp_disconnect)";
-    let option = socket.flags & reason::SOCK_LINGER != 0;
+    let option = socket.flags & SOCK_LINGER != 0;
     Some(
         Verdict::new(certainty)
             .with(by_close.then(|| path.to_owned()))

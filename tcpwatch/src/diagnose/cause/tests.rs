@@ -98,6 +98,17 @@ fn a2_linger_zero() {
 }
 
 #[test]
+fn a2_linger_zero_without_a_stack() {
+    let mut record = closing(FILE | flag::LINGERED, ESTABLISHED);
+    record.socket.shutdown = 3;
+    record.socket.flags = 1 << 4;
+    let event = event(&record, &[], Some("TCP_STATE"));
+    assert_eq!(event.site.as_deref(), Some("tcp_disconnect"));
+    let cause = event.cause.unwrap();
+    assert_eq!((cause.id, cause.certainty), ("linger-zero", CERTAIN));
+}
+
+#[test]
 fn a3_a4_disconnect() {
     let stack = ["tcp_send_active_reset", "tcp_disconnect", "__inet_stream_connect", "inet_stream_connect"];
     let record = closing(FILE, ESTABLISHED);
