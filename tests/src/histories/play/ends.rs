@@ -331,12 +331,14 @@ pub(super) fn race_data<'p>(p: &'p Player<'_>, link: Link) -> Result<Rest<'p>> {
         if link.near.side == Side::Server {
             overtaken.push(at_listener(&link.near));
         }
+        // The same: the ACK of the FIN comes after the data that ended the socket.
+        let ack = || late(&link.near, "late-segment").maybe();
         p.tell_ways(
             &link,
             vec![
                 vec![unread(&link.near, "ESTABLISHED"), link.far.gets("ESTABLISHED")],
-                vec![after("TCP_ABORT_ON_DATA", &full), link.far.gets("CLOSE_WAIT")],
-                vec![minisock, link.far.gets("CLOSE_WAIT")],
+                vec![after("TCP_ABORT_ON_DATA", &full), link.far.gets("CLOSE_WAIT"), ack()],
+                vec![minisock, link.far.gets("CLOSE_WAIT"), ack()],
                 overtaken,
             ],
         );
