@@ -96,7 +96,7 @@ pub struct OwnerInfo {
     pub container: Option<SmolStr>,
     /// How the owner is known: a name of [`tcpwatch_common::owner::how`].
     pub how: &'static str,
-    /// Start of the process, nanoseconds since boot: tells two processes with one pid apart. Not in JSON.
+    /// Start of the process, nanoseconds since boot: tells two processes with one pid apart. 0: not known.
     pub start_ns: u64,
     /// Cgroup v2 id, 0 when not known. Not in JSON.
     pub cgroup_id: u64,
@@ -337,19 +337,23 @@ pub struct Bytes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flags(pub u8);
 
+impl Flags {
+    const NAMES: [(u8, &'static str); 8] =
+        [(2, "SYN"), (1, "FIN"), (4, "RST"), (8, "PSH"), (16, "ACK"), (32, "URG"), (64, "ECE"), (128, "CWR")];
+
+    /// From the same words; `None`: they are others.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "none" {
+            return Some(Self(0));
+        }
+        let bit = |word: &str| Self::NAMES.iter().find(|(_, name)| *name == word).map(|(bit, _)| *bit);
+        text.split('|').try_fold(0, |bits, word| Some(bits | bit(word)?)).map(Self)
+    }
+}
+
 impl std::fmt::Display for Flags {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [(u8, &str); 8] = [
-            (2, "SYN"),
-            (1, "FIN"),
-            (4, "RST"),
-            (8, "PSH"),
-            (16, "ACK"),
-            (32, "URG"),
-            (64, "ECE"),
-            (128, "CWR"),
-        ];
-        let mut set = NAMES.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, name)| name);
+        let mut set = Self::NAMES.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, name)| name);
         f.write_str(set.next().unwrap_or(&"none"))?;
         set.try_for_each(|name| write!(f, "|{name}"))
     }
@@ -436,6 +440,11 @@ mod tests {
     fn flags_read_as_words() {
         assert_eq!(Flags(0x12).to_string(), "SYN|ACK");
         assert_eq!(Flags(0).to_string(), "none");
+        for bits in 0..=u8::MAX {
+            assert_eq!(Flags::parse(&Flags(bits).to_string()), Some(Flags(bits)));
+        }
+        assert_eq!(Flags::parse("SYN|"), None);
+        assert_eq!(Flags::parse(""), None);
     }
 
     #[test]

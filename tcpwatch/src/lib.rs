@@ -11,6 +11,7 @@
 //! - [`recording`]: raw records in a file, for tests.
 //! - [`verdict`]: events gathered into verdicts, pure.
 //! - [`sink`]: events or verdicts to text or JSON.
+//! - [`capture`]: events in a file, and back.
 //! - [`pipeline`]: the loop that joins them; [`cli`]: what was typed.
 //! - [`memory`]: what is freed goes back to the system.
 
@@ -29,6 +30,8 @@ pub mod recording;
 pub mod verdict;
 
 pub mod sink;
+
+pub mod capture;
 
 pub mod cli;
 pub mod pipeline;

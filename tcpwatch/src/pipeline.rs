@@ -7,23 +7,30 @@ mod clock;
 mod leaks;
 mod output;
 mod owners;
+mod replay;
 mod run;
 mod standing;
 mod stop;
 mod storms;
 
+use crate::capture::{self, CaptureSink, Rotation, Unwritable};
 use crate::cli::{Exit, WatchOptions};
 use crate::host::Host;
-use crate::sink::Sink;
 use crate::sink::diagnosis::{DiagnosisSink, Form};
 use crate::sink::json::JsonSink;
 use crate::sink::text::{TextOptions, TextSink};
+use crate::sink::{Both, Out, Sink};
 use crate::source;
 use anyhow::{Context, Result};
-use output::Queue;
+use output::{Output, Queue};
 use run::Run;
+use std::cell::RefCell;
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use stop::Stop;
 
 /// `tcpwatch trace`: attaches, shows events until told to stop, closes the books.
@@ -56,17 +63,68 @@ fn watch(
         // Before anything is attached: a Ctrl-C during the start ends the run in order.
         let stop = Stop::new()?;
         let told = Arc::clone(&stop.asked);
-        let (output, queue) = output::stdout()?;
-        let ended = run(options, host, sink(queue, TextOptions { color }), stop).await;
+        let mut outputs = Outputs::default();
+        let sink = match &options.write {
+            None => sink(outputs.stdout()?, TextOptions { color }),
+            Some(rotation) if rotation.path == Path::new("-") => Box::new(outputs.capture(rotation)?),
+            Some(rotation) => {
+                let capture = outputs.capture(rotation)?;
+                Box::new(Both(capture, sink(outputs.stdout()?, TextOptions { color })))
+            }
+        };
+        let ended = run(options, host, sink, stop).await;
         // What was said before an error is to be seen, too.
-        let rest = written(output.finish(&told).map(|()| Exit::Ok).map_err(anyhow::Error::from));
+        let rest = written(outputs.finish(&told).map(|()| Exit::Ok).map_err(anyhow::Error::from));
         let exit = ended?;
         rest.map(|_| exit)
     })
 }
 
+/// The threads that write.
+#[derive(Default)]
+struct Outputs(Rc<RefCell<Vec<Output>>>);
+
+impl Outputs {
+    fn stdout(&mut self) -> Result<Queue> {
+        let (output, queue) = output::stdout()?;
+        self.0.borrow_mut().push(output);
+        Ok(queue)
+    }
+
+    /// A sink for a capture, which may open one file after the other.
+    fn capture(&mut self, rotation: &Rotation) -> Result<CaptureSink> {
+        let outputs = Rc::clone(&self.0);
+        let open = move |path: &Path| {
+            let queue =
+                if path == Path::new("-") { output::stdout() } else { output::queue(File::create(path)?) };
+            let (output, queue) = queue.map_err(io::Error::other)?;
+            let mut outputs = outputs.borrow_mut();
+            // Those before it have had their last word.
+            outputs.iter().for_each(Output::end);
+            outputs.push(output);
+            Ok(Box::new(queue) as Box<dyn Out>)
+        };
+        let uname = rustix::system::uname();
+        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+        let host = capture::Host {
+            hardware: text(uname.machine()),
+            system: format!("{} {}", text(uname.sysname()), text(uname.release())),
+            name: text(uname.nodename()),
+        };
+        written_io(CaptureSink::new(Box::new(open), rotation.clone(), host))
+    }
+
+    fn finish(self, told: &AtomicBool) -> io::Result<()> {
+        let outputs = std::mem::take(&mut *self.0.borrow_mut());
+        outputs.into_iter().try_for_each(|output| output.finish(told))
+    }
+}
+
 /// The kernel is as it was when this is over; the reader may still have something to take.
 async fn run(options: &WatchOptions, host: &Host, mut sink: Box<dyn Sink>, stop: Stop) -> Result<Exit> {
+    if let Some(path) = &options.read {
+        return written(replay::run(options, path, sink.as_mut()));
+    }
     let run = match Run::start(options, host, sink.as_mut(), &stop) {
         Err(error) if error.is::<source::Stopped>() => return Ok(Exit::Ok),
         run => run?,
@@ -74,11 +132,21 @@ async fn run(options: &WatchOptions, host: &Host, mut sink: Box<dyn Sink>, stop:
     written(run.watch(options, sink.as_mut(), stop).await)
 }
 
+fn written_io<T>(result: io::Result<T>) -> Result<T> {
+    result.map_err(|error| match error.get_ref() {
+        Some(inner) if inner.is::<Unwritable>() => anyhow::anyhow!("{inner}"),
+        _ => anyhow::Error::from(error).context(crate::CANNOT_WRITE),
+    })
+}
+
 /// A reader who has gone is no error; any other is told for what it is.
 fn written(result: Result<Exit>) -> Result<Exit> {
     match result {
         Err(error) if is_closed_pipe(&error) => Ok(Exit::Ok),
-        Err(error) if error.is::<io::Error>() => Err(error.context(crate::CANNOT_WRITE)),
+        Err(error) => match error.downcast::<io::Error>() {
+            Ok(error) => written_io(Err(error)),
+            Err(error) => Err(error),
+        },
         exit => exit,
     }
 }

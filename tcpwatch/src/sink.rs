@@ -20,6 +20,10 @@ pub trait Sink {
     fn judges(&self) -> bool {
         false
     }
+    /// Whether all it shows is shown by [`Self::summary`], so that a capture without books needs one put together.
+    fn judges_at_end(&self) -> bool {
+        false
+    }
     /// What the host looks like, after `start` and again before `summary`.
     fn standing(&mut self, _all: &[Standing]) -> io::Result<()> {
         Ok(())
@@ -34,7 +38,60 @@ pub trait Sink {
     fn flush(&mut self) -> io::Result<()>;
 }
 
+/// Two sinks that are shown the same. What the first has no room for the second does not see, so that the first, a capture,
+/// never has less than was shown.
+pub struct Both<A>(pub A, pub Box<dyn Sink>);
+
+impl<A: Sink> Sink for Both<A> {
+    fn start(&mut self, start: &Start) -> io::Result<()> {
+        self.0.start(start)?;
+        self.1.start(start)
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<Shown> {
+        match self.0.event(event)? {
+            Shown::Yes => self.1.event(event),
+            Shown::No => Ok(Shown::No),
+        }
+    }
+
+    fn judges(&self) -> bool {
+        self.0.judges() || self.1.judges()
+    }
+
+    fn judges_at_end(&self) -> bool {
+        self.1.judges_at_end()
+    }
+
+    fn standing(&mut self, all: &[Standing]) -> io::Result<()> {
+        self.0.standing(all)?;
+        self.1.standing(all)
+    }
+
+    fn lost(&mut self, lost: &Lost) -> io::Result<Shown> {
+        match self.0.lost(lost)? {
+            Shown::Yes => self.1.lost(lost),
+            Shown::No => Ok(Shown::No),
+        }
+    }
+
+    fn closing(&mut self) {
+        self.0.closing();
+        self.1.closing();
+    }
+
+    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        self.0.summary(summary)?;
+        self.1.summary(summary)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        self.1.flush()
+    }
+}
+
 /// A leak is told once in a while, and is in no hook's books.
-fn weight(event: &Event) -> Weight {
+pub(crate) fn weight(event: &Event) -> Weight {
     if event.kind == crate::event::EventKind::CloseWaitLeak { Weight::Note } else { Weight::Event }
 }

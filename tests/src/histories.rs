@@ -115,6 +115,7 @@ impl Round {
             histories.push(play(options, *seed)?);
         }
         let captured = watch.stop();
+        drop(std::fs::remove_file(&captured.capture));
         if let Some(path) = &options.keep {
             let text = captured.lines.join("\n") + "\n";
             std::fs::write(path, text).with_context(|| format!("writing {path}"))?;

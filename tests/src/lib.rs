@@ -6,6 +6,7 @@
 //! input and bad hosts, `incidents` are whole stories with real programs. `load` and `cost` are for measuring, and judge nothing.
 
 pub mod actor;
+mod captures;
 mod census;
 pub mod cost;
 pub mod counters;

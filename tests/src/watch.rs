@@ -1,7 +1,9 @@
 //! The tcpwatch process under test: starts it, collects its lines, ends it as a user would.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ struct Lines {
 
 pub struct Watch {
     child: Child,
+    capture: PathBuf,
     lines: Arc<Lines>,
     stdout: Option<JoinHandle<()>>,
     stderr: Option<JoinHandle<String>>,
@@ -33,6 +36,8 @@ pub struct Watch {
 /// Everything that tcpwatch left behind.
 pub struct Captured {
     pub lines: Vec<String>,
+    /// What it wrote with `-w`.
+    pub capture: PathBuf,
     pub events: Vec<Value>,
     /// What is wrong with the process or its lines.
     pub problems: Vec<String>,
@@ -48,9 +53,13 @@ impl Watch {
 
     /// The same, with these arguments for a start.
     pub fn start_with(path: &str, args: &[&str], extra: &str) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let capture = std::env::temp_dir().join(format!("tcpwatch-{}-{number}.pcapng", std::process::id()));
         let mut command = Command::new(path);
         command
-            .args(["trace", "--json"])
+            .args(["trace", "--json", "-w"])
+            .arg(&capture)
             .args(args)
             .args(extra.split_whitespace())
             .stdin(Stdio::null())
@@ -70,7 +79,7 @@ impl Watch {
             }
             text
         });
-        let watch = Self { child, lines, stdout: Some(stdout), stderr: Some(stderr) };
+        let watch = Self { child, capture, lines, stdout: Some(stdout), stderr: Some(stderr) };
         watch.wait_start()
     }
 
@@ -135,7 +144,7 @@ impl Watch {
                 Err(error) => problems.push(format!("not JSON ({error}): {line}")),
             }
         }
-        Captured { lines, events, problems, stderr }
+        Captured { lines, capture: self.capture.clone(), events, problems, stderr }
     }
 }
 

@@ -71,6 +71,13 @@ const NEEDS: &[Need] = &[
         elsewhere: "kmod",
     },
     Need {
+        what: "tshark",
+        why: "reads the captures that tests write",
+        here: || program("tshark"),
+        packages: &["tshark"],
+        elsewhere: "tshark of Wireshark",
+    },
+    Need {
         what: "xz and zstd",
         why: "unpack kernel modules",
         here: || ["xz", "zstd"].into_iter().all(program),

@@ -193,7 +193,7 @@ impl Run<'_> {
         let dist = self.dist()?;
         let extra = host_args(&dist.tcpwatch)?;
         let mut commands = Vec::new();
-        for arguments in runs(&names, &seeds, "--census") {
+        for arguments in runs(&names, &seeds, "--census --tshark") {
             let mut command = as_root(&dist.scenario)?;
             command.args(arguments.split_whitespace()).arg("--tcpwatch").arg(&dist.tcpwatch).args(extra);
             commands.push(command);

@@ -82,6 +82,9 @@ pub(super) struct TraceArgs {
     pub(super) output: OutputArgs,
 
     #[command(flatten)]
+    pub(super) capture: CaptureArgs,
+
+    #[command(flatten)]
     pub(super) kernel: KernelArgs,
 }
 
@@ -95,6 +98,9 @@ pub(super) struct DiagnoseArgs {
     pub(super) duration: Option<String>,
     #[command(flatten)]
     pub(super) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(super) capture: CaptureArgs,
 
     #[command(flatten)]
     pub(super) kernel: KernelArgs,
@@ -151,21 +157,40 @@ pub(super) struct OutputArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct CaptureArgs {
+    /// Also write all of it to a pcapng file, for Wireshark; -: to standard output
+    #[arg(short, long, value_name = "FILE", help_heading = "Capture")]
+    pub(super) write: Option<PathBuf>,
+    /// Read such a file instead of the kernel; asks for no privileges
+    #[arg(short, long, value_name = "FILE", help_heading = "Capture")]
+    pub(super) read: Option<PathBuf>,
+    /// With -w: begin another file when this one would be longer: 100M, 1G
+    #[arg(short = 'C', long, value_name = "SIZE", help_heading = "Capture", hide_short_help = true)]
+    pub(super) rotate_size: Option<String>,
+    /// With -w: begin another file after this time; FILE has it in its name: /tmp/%F_%H-%M-%S.pcapng
+    #[arg(short = 'G', long, value_name = "TIME", help_heading = "Capture", hide_short_help = true)]
+    pub(super) rotate_after: Option<String>,
+    /// With -C: keep so many files of one name, then write over the first
+    #[arg(short = 'W', long, value_name = "N", help_heading = "Capture", hide_short_help = true)]
+    pub(super) rotate_files: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct KernelArgs {
     /// Attach by auto, fentry, kprobe or tracepoint alone [default: auto]
     #[arg(long, value_name = "HOW", help_heading = "Kernel")]
     pub(super) attach: Option<String>,
     /// Types (BTF) of the running kernel, where it does not show them itself
-    #[arg(long, value_name = "FILE", help_heading = "Kernel")]
+    #[arg(long, value_name = "FILE", help_heading = "Kernel", hide_short_help = true)]
     pub(super) btf: Option<PathBuf>,
     /// Ring buffer for events, a power of two [default: 4M]
-    #[arg(long, value_name = "SIZE", help_heading = "Kernel")]
+    #[arg(long, value_name = "SIZE", help_heading = "Kernel", hide_short_help = true)]
     pub(super) buffer: Option<String>,
     /// Live sockets to remember [default: 64K]
-    #[arg(long, value_name = "N", help_heading = "Kernel")]
+    #[arg(long, value_name = "N", help_heading = "Kernel", hide_short_help = true)]
     pub(super) sockets: Option<String>,
     /// Ended connections to remember [default: 64K]
-    #[arg(long, value_name = "N", help_heading = "Kernel")]
+    #[arg(long, value_name = "N", help_heading = "Kernel", hide_short_help = true)]
     pub(super) ended: Option<String>,
 }
 

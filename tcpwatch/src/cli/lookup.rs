@@ -6,12 +6,15 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A process that exists, by pid.
-pub(super) fn pid(host: &Host, text: &str) -> Result<u32, Error> {
+/// A process, by pid; `here`: one that exists.
+pub(super) fn pid(host: &Host, here: bool, text: &str) -> Result<u32, Error> {
     let pid = values::whole(text).and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
     let Some(pid) = pid else {
         return Err(Error::usage(format!("`{text}` is not a pid"), "a number, as `ps -e` shows it"));
     };
+    if !here {
+        return Ok(pid);
+    }
     match host.proc.thread_group(pid) {
         Some(group) if group == pid => Ok(pid),
         // Events carry processes, never threads: the filter would match nothing, silently.
@@ -26,13 +29,20 @@ pub(super) fn pid(host: &Host, text: &str) -> Result<u32, Error> {
     }
 }
 
-/// Inode of a network namespace, from an inode, a path, `pid:PID` or a name that `ip netns` knows.
-pub(super) fn netns(host: &Host, text: &str) -> Result<u32, Error> {
+/// Inode of a network namespace, from an inode, a path, `pid:PID` or a name that `ip netns` knows; unless it is
+/// one from `here`, only an inode has a meaning.
+pub(super) fn netns(host: &Host, here: bool, text: &str) -> Result<u32, Error> {
     if text.is_empty() {
         return Err(Error::usage("no network namespace in `--netns`", "an inode, a path, pid:PID or a name"));
     }
+    if !here && values::whole(text).is_none() {
+        return Err(Error::usage(
+            format!("`{text}` means nothing in a capture"),
+            "name the namespace by its inode, as events do in `netns`",
+        ));
+    }
     if let Some(process) = text.strip_prefix("pid:") {
-        let process = pid(host, process)?;
+        let process = pid(host, here, process)?;
         return host.proc.netns(process).ok_or_else(|| {
             Error::failed(
                 format!("the network namespace of process {process} may not be read"),
@@ -120,7 +130,7 @@ mod tests {
         tree.process(42, &Process::PLAIN);
         tree.write("proc/43/status", "Name:\tworker\nTgid:\t42\nPid:\t43\n");
         let host = tree.host();
-        assert_eq!(pid(&host, "42"), Ok(42));
+        assert_eq!(pid(&host, true, "42"), Ok(42));
         for (text, what, hint, exit) in [
             ("44", "no process with pid 44", "ps -e", Exit::Failed),
             ("43", "43 is a thread of process 42", "-p 42", Exit::Failed),
@@ -128,7 +138,7 @@ mod tests {
             ("nginx", "not a pid", "ps -e", Exit::Usage),
             ("99999999999", "not a pid", "ps -e", Exit::Usage),
         ] {
-            let error = pid(&host, text).unwrap_err();
+            let error = pid(&host, true, text).unwrap_err();
             assert!(error.what.contains(what) && error.hint.contains(hint), "{text}: {error}");
             assert_eq!(error.exit, exit, "{text}");
         }
@@ -142,17 +152,27 @@ mod tests {
         let host = tree.host();
         let path = tree.root.join("run/netns/blue");
         let blue = u32::try_from(fs::metadata(&path).unwrap().ino()).unwrap();
-        assert_eq!(netns(&host, "4026531840"), Ok(4_026_531_840));
-        assert_eq!(netns(&host, "pid:42"), Ok(77));
-        assert_eq!(netns(&host, "blue"), Ok(blue));
-        assert_eq!(netns(&host, path.to_str().unwrap()), Ok(blue));
+        assert_eq!(netns(&host, true, "4026531840"), Ok(4_026_531_840));
+        assert_eq!(netns(&host, true, "pid:42"), Ok(77));
+        assert_eq!(netns(&host, true, "blue"), Ok(blue));
+        assert_eq!(netns(&host, true, path.to_str().unwrap()), Ok(blue));
         for text in ["", "green", "pid:43", "pid:x", "0", "99999999999", "/no/such/file", "/proc/self/ns/mnt"]
         {
-            assert!(netns(&host, text).is_err(), "{text}");
+            assert!(netns(&host, true, text).is_err(), "{text}");
         }
         let live = Host::live();
         let own = live.proc.netns(live.proc.own_pid());
-        assert_eq!(netns(&live, "/proc/self/ns/net").ok(), own);
+        assert_eq!(netns(&live, true, "/proc/self/ns/net").ok(), own);
+    }
+
+    #[test]
+    fn a_capture_knows_numbers_only() {
+        let host = Tree::new().host();
+        assert_eq!(pid(&host, false, "44"), Ok(44));
+        assert_eq!(netns(&host, false, "77"), Ok(77));
+        for text in ["blue", "pid:44", "/run/netns/blue"] {
+            assert!(netns(&host, false, text).unwrap_err().hint.contains("inode"), "{text}");
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! What was typed, checked and with its meaning.
 
 use super::args::{
-    DiagnoseArgs, DoctorArgs, ExplainArgs, FilterArgs, KernelArgs, OutputArgs, Page, Sub, TraceArgs, Typed,
+    CaptureArgs, DiagnoseArgs, DoctorArgs, ExplainArgs, FilterArgs, KernelArgs, OutputArgs, Page, Sub,
+    TraceArgs, Typed,
 };
 use super::filter::{self, Family};
 use super::{Command, Error, lookup, values};
+use crate::capture::Rotation;
 use crate::host::Host;
+use crate::sink::time;
 use crate::source::TABLE;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,6 +87,12 @@ pub struct WatchOptions {
     pub sockets: u32,
     /// Ended connections to remember.
     pub ended: u32,
+    /// Where to write a capture; `-` is standard output.
+    pub write: Option<Rotation>,
+    /// Read a capture instead of the kernel; `-` is standard input.
+    pub read: Option<PathBuf>,
+    /// Of a capture: only this cgroup, by its path. Its number means nothing on another host.
+    pub cgroup: Option<String>,
 }
 
 impl Default for WatchOptions {
@@ -104,6 +113,9 @@ impl Default for WatchOptions {
             buffer: DEFAULT_BUFFER,
             sockets: TABLE,
             ended: TABLE,
+            write: None,
+            read: None,
+            cgroup: None,
         }
     }
 }
@@ -150,24 +162,87 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
 
 fn trace(args: TraceArgs, host: &Host) -> Result<WatchOptions, Error> {
     // Spelt out here and below, so that a new flag cannot be forgotten.
-    let TraceArgs { filter, count, duration, stack, output, kernel } = args;
+    let TraceArgs { filter, count, duration, stack, output, capture, kernel } = args;
+    only_live(&capture, &[("--for", duration.is_some()), ("--stack", stack)])?;
     Ok(WatchOptions {
         count: count.map(|text| values::count("--count", &text)).transpose()?,
         duration: duration.map(|text| values::duration("--for", &text)).transpose()?,
         stack,
-        ..watch(filter, output, kernel, host)?
+        ..watch(filter, output, capture, kernel, host)?
     })
 }
 
 fn diagnose(args: DiagnoseArgs, host: &Host) -> Result<WatchOptions, Error> {
-    let DiagnoseArgs { filter, duration, output, kernel } = args;
+    let DiagnoseArgs { filter, duration, output, capture, kernel } = args;
+    only_live(&capture, &[("--for", duration.is_some())])?;
     let duration = duration.map_or(Ok(DIAGNOSE_FOR), |text| values::duration("--for", &text))?;
-    Ok(WatchOptions { duration: Some(duration), ..watch(filter, output, kernel, host)? })
+    Ok(WatchOptions { duration: Some(duration), ..watch(filter, output, capture, kernel, host)? })
+}
+
+/// What makes no sense where a capture is read: it says what was seen, once and for all.
+fn only_live(capture: &CaptureArgs, typed: &[(&str, bool)]) -> Result<(), Error> {
+    let Some((flag, _)) = typed.iter().find(|(_, typed)| *typed && capture.read.is_some()) else {
+        return Ok(());
+    };
+    Err(Error::usage(
+        format!("`{flag}` and `--read` exclude each other"),
+        format!("{flag} is about watching the kernel; a capture has what was seen then"),
+    ))
+}
+
+/// Where a capture goes.
+fn rotation(args: CaptureArgs) -> Result<Option<Rotation>, Error> {
+    let CaptureArgs { write, read: _, rotate_size, rotate_after, rotate_files } = args;
+    let Some(path) = write else {
+        let flags =
+            [("-C", rotate_size.is_some()), ("-G", rotate_after.is_some()), ("-W", rotate_files.is_some())];
+        return match flags.iter().find(|(_, typed)| *typed) {
+            None => Ok(None),
+            Some((flag, _)) => Err(Error::usage(
+                format!("`{flag}` without a capture to write"),
+                format!("for instance `-w FILE {flag} …`"),
+            )),
+        };
+    };
+    let rotation = Rotation {
+        size: rotate_size.map(|text| values::size("-C", &text)).transpose()?,
+        every: rotate_after.map(|text| values::duration("-G", &text)).transpose()?,
+        files: rotate_files.map(|text| values::files("-W", &text)).transpose()?,
+        path,
+    };
+    let rotates = rotation.size.is_some() || rotation.every.is_some();
+    if rotates && rotation.path == Path::new("-") {
+        return Err(Error::usage(
+            "standard output cannot be followed by another file",
+            "name a file: `-w FILE`",
+        ));
+    }
+    if rotation.files.is_some() && rotation.size.is_none() {
+        return Err(Error::usage("`-W` counts the files of `-C`", "for instance `-C 100M -W 5`"));
+    }
+    if rotation.every.is_some() {
+        let name = rotation.path.to_string_lossy();
+        let (now, later) = (time::strftime(&name, 0), time::strftime(&name, 86_399_000_000_000));
+        if now.is_none() {
+            return Err(Error::usage(
+                format!("`{name}` has a conversion that names of captures cannot have, with `-G`"),
+                format!("one of: {} (UTC)", time::CONVERSIONS),
+            ));
+        }
+        if now == later {
+            return Err(Error::usage(
+                format!("with `-G` each file would be written over the last: `{name}` has no time in it"),
+                "put the time into the name: `-w /tmp/%F_%H-%M-%S.pcapng`",
+            ));
+        }
+    }
+    Ok(Some(rotation))
 }
 
 fn watch(
     args: FilterArgs,
     output: OutputArgs,
+    capture: CaptureArgs,
     kernel: KernelArgs,
     host: &Host,
 ) -> Result<WatchOptions, Error> {
@@ -175,6 +250,21 @@ fn watch(
         args;
     let OutputArgs { json, color, storm, strict } = output;
     let KernelArgs { attach, btf, buffer, sockets, ended } = kernel;
+    only_live(
+        &capture,
+        &[
+            ("--close-wait-after", close_wait_after.is_some()),
+            ("--storm", storm.is_some()),
+            ("--attach", attach.is_some()),
+            ("--btf", btf.is_some()),
+            ("--buffer", buffer.is_some()),
+            ("--sockets", sockets.is_some()),
+            ("--ended", ended.is_some()),
+        ],
+    )?;
+    let read = capture.read.clone();
+    let write = rotation(capture)?;
+    let (cgroup, of_capture) = if read.is_some() { (None, cgroup) } else { (cgroup, None) };
     let default = WatchOptions::default();
     let family = match (v4, v6) {
         (true, _) => Family::V4,
@@ -186,15 +276,17 @@ fn watch(
         active: 0,
         // First: a misspelt command is one of these words.
         expression: filter::expression(family, &local, &remote, &words)?,
-        pid: pid.map_or(Ok(0), |text| lookup::pid(host, &text))?,
-        netns: netns.map_or(Ok(0), |text| lookup::netns(host, &text))?,
+        pid: pid.map_or(Ok(0), |text| lookup::pid(host, read.is_none(), &text))?,
+        netns: netns.map_or(Ok(0), |text| lookup::netns(host, read.is_none(), &text))?,
         cgroup: Filter::halves(cgroup.map_or(Ok(0), |text| lookup::cgroup(host, &text))?),
     };
     filter.active = u32::from(filter != Filter::NONE);
     readable(btf.as_deref())?;
     Ok(WatchOptions {
         filter,
-        deliver: values::events(&events)?,
+        deliver: if read.is_some() && events.is_empty() { u32::MAX } else { values::events(&events)? },
+        cgroup: of_capture,
+        write,
         close_wait_after: close_wait_after
             .map_or(Ok(default.close_wait_after), |text| values::duration("--close-wait-after", &text))?,
         json,
@@ -219,6 +311,7 @@ fn watch(
         buffer: buffer.map_or(Ok(default.buffer), |text| values::buffer("--buffer", &text))?,
         sockets: sockets.map_or(Ok(default.sockets), |text| values::entries("--sockets", &text))?,
         ended: ended.map_or(Ok(default.ended), |text| values::entries("--ended", &text))?,
+        read,
         ..default
     })
 }

@@ -1,6 +1,7 @@
 //! Command lines and what comes of them.
 
 use super::*;
+use crate::capture::Rotation;
 use crate::host::fake::{Process, Tree};
 use std::time::Duration;
 use tcpwatch_common::config::deliver;
@@ -35,6 +36,7 @@ fn every_flag_arrives() {
     let options = trace(
         "-p 5 -L 80,443 -L 8080 -D 40000 -6 -k -c 10 --for 5m --netns 77 --cgroup 9 --json \
          --events rst,state --attach kprobe --btf /dev/null --buffer 1M --strict --color never --close-wait-after 90s --storm 50 --sockets 1M --ended 5000 \
+         -w /tmp/%F_%T -C 100M -G 1h -W 5 \
          host 10.9.0.1 and not port 22",
     );
     let expected = WatchOptions {
@@ -63,10 +65,53 @@ fn every_flag_arrives() {
         close_wait_after: Duration::from_secs(90),
         sockets: 1_048_576,
         ended: 5_000,
+        write: Some(Rotation {
+            path: "/tmp/%F_%T".into(),
+            size: Some(100 << 20),
+            every: Some(Duration::from_secs(3_600)),
+            files: Some(5),
+        }),
+        read: None,
+        cgroup: None,
     };
     assert_eq!(options, expected);
     assert_eq!(trace("-4").filter, trace("ip").filter);
     assert_eq!(trace("--ipv4 --lport=80").filter, trace("ip and src port 80").filter);
+}
+
+#[test]
+fn a_capture_is_read_with_all_it_has() {
+    let options = trace("-r a.pcapng -p 99 --netns 3 --cgroup /a.slice port 80");
+    assert_eq!(options.read, Some("a.pcapng".into()));
+    assert_eq!((options.filter.pid, options.filter.netns), (99, 3), "a process of another host");
+    assert_eq!((options.filter.cgroup, options.cgroup.as_deref()), ([0; 2], Some("/a.slice")));
+    assert_eq!(options.deliver, u32::MAX);
+    assert_eq!(trace("-r a --events rst").deliver, deliver::RST);
+    assert_eq!(trace("-r a -w b").write.unwrap().path, std::path::PathBuf::from("b"));
+}
+
+#[test]
+fn what_makes_no_sense_of_a_capture_is_refused() {
+    for (line, what, hint) in [
+        ("-r a --for 5s", "`--for` and `--read`", "watching the kernel"),
+        ("diagnose -r a --for 5s", "`--for` and `--read`", "watching the kernel"),
+        ("-r a -k", "`--stack` and `--read`", "watching the kernel"),
+        ("-r a --attach fentry", "`--attach` and `--read`", "watching the kernel"),
+        ("-r a --buffer 4M", "`--buffer` and `--read`", "watching the kernel"),
+        ("-r a --storm off", "`--storm` and `--read`", "watching the kernel"),
+        ("-r a --netns blue", "means nothing in a capture", "inode"),
+        ("-C 10M", "`-C` without a capture", "-w FILE"),
+        ("-w a -C 10", "`10` is not a size", "100M"),
+        ("-w a -W 5", "`-W` counts", "-C"),
+        ("-w a -C 1M -W 1", "not a number of files", "from 2"),
+        ("-w a -G 1h", "written over", "%F_%H"),
+        ("-w %B -G 1h", "conversion", "%Y"),
+        ("-w - -C 1M", "standard output", "-w FILE"),
+    ] {
+        let error = parsed(line).unwrap_err();
+        assert!(error.what.contains(what) && error.hint.contains(hint), "{line}: {error}");
+        assert_eq!(error.exit, Exit::Usage, "{line}");
+    }
 }
 
 #[test]

@@ -138,18 +138,43 @@ pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Error> {
     }
 }
 
-/// A size of the ring buffer in bytes: `4M`, `512K`, `1GiB`.
-pub(super) fn buffer(flag: &str, text: &str) -> Result<u32, Error> {
+/// Bytes of a shifted unit; `None`: no size.
+fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => Some(0),
-        "k" | "kb" | "kib" => Some(10),
-        "m" | "mb" | "mib" => Some(20),
-        "g" | "gb" | "gib" => Some(30),
-        _ => None,
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => return None,
     };
-    let size = shift.zip(whole(digits)).and_then(|(shift, number)| number.checked_mul(1 << shift));
-    let Some(size) = size else {
+    whole(digits)?.checked_mul(1 << shift)
+}
+
+/// Smallest file of a capture: smaller ones would have hardly an event.
+const MIN_FILE: u64 = 64 << 10;
+
+/// A size of a file in bytes: `100M`, `1G`.
+pub(super) fn size(flag: &str, text: &str) -> Result<u64, Error> {
+    bytes(text).filter(|size| *size >= MIN_FILE).ok_or_else(|| {
+        Error::usage(
+            format!("`{text}` is not a size of a file, in `{flag}`"),
+            format!("{} or more, with K, M or G: for instance `{flag} 100M`", readable(MIN_FILE)),
+        )
+    })
+}
+
+/// How many files: two at least, or the only one would be written over while it is written.
+pub(super) fn files(flag: &str, text: &str) -> Result<u32, Error> {
+    let files = whole(text).and_then(|files| u32::try_from(files).ok()).filter(|files| *files >= 2);
+    files.ok_or_else(|| {
+        Error::usage(format!("`{text}` is not a number of files, in `{flag}`"), "a whole number from 2")
+    })
+}
+
+/// A size of the ring buffer in bytes: `4M`, `512K`, `1GiB`.
+pub(super) fn buffer(flag: &str, text: &str) -> Result<u32, Error> {
+    let Some(size) = bytes(text) else {
         return Err(Error::usage(
             format!("`{text}` is not a size, in `{flag}`"),
             format!("a power of two with K, M or G: for instance `{flag} 4M`"),

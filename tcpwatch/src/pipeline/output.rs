@@ -160,7 +160,8 @@ pub(super) fn stdout() -> Result<(Output, Queue)> {
     queue(File::from(fd))
 }
 
-fn queue(mut out: impl Write + AsFd + Send + 'static) -> Result<(Output, Queue)> {
+/// The same for another file.
+pub(super) fn queue(mut out: impl Write + AsFd + Send + 'static) -> Result<(Output, Queue)> {
     let shared = Arc::new(Shared::default());
     let writer = Arc::clone(&shared);
     std::thread::Builder::new()
@@ -177,6 +178,12 @@ fn queue(mut out: impl Write + AsFd + Send + 'static) -> Result<(Output, Queue)>
 }
 
 impl Output {
+    /// No more will come; what there is will be written.
+    pub(super) fn end(&self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_all();
+    }
+
     /// Waits until the reader has everything, however long it takes. Once `told` to end, only as long as it reads.
     pub(super) fn finish(self, told: &AtomicBool) -> io::Result<()> {
         let mut state = self.0.lock();

@@ -63,6 +63,10 @@ impl<O: Out> Sink for DiagnosisSink<O> {
         true
     }
 
+    fn judges_at_end(&self) -> bool {
+        true
+    }
+
     fn standing(&mut self, all: &[Standing]) -> io::Result<()> {
         self.collector.stand(all);
         if std::mem::replace(&mut self.answered, true) {

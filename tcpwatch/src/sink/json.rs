@@ -4,10 +4,42 @@ mod line;
 pub mod schema;
 
 use super::{Out, Shown, Sink, Weight, weight};
-use crate::event::{Event, Lost, Start, Summary};
+use crate::event::{Event, Lost, Standing, Start, Summary};
 use line::Line;
 use serde::Serialize;
 use std::io;
+
+/// An event as the object of its line, instead of what was in `line`.
+pub(crate) fn event(line: &mut Vec<u8>, event: &Event) -> io::Result<()> {
+    line.clear();
+    schema::Event::from(event).serialize(Line(line))?;
+    Ok(())
+}
+
+/// The same for the first line.
+pub(crate) fn start(line: &mut Vec<u8>, start: &Start) -> io::Result<()> {
+    object(line, &schema::Start::from(start))
+}
+
+/// The same for losses.
+pub(crate) fn lost(line: &mut Vec<u8>, lost: &Lost) -> io::Result<()> {
+    object(line, &schema::Lost::from(lost))
+}
+
+/// The same for the last line.
+pub(crate) fn summary(line: &mut Vec<u8>, summary: &Summary) -> io::Result<()> {
+    object(line, &schema::Summary::from(summary))
+}
+
+/// The same for what a host looks like, which captures alone have.
+pub(crate) fn standing(line: &mut Vec<u8>, all: &[Standing], time_ns: u64) -> io::Result<()> {
+    object(line, &schema::Standing::new(all, time_ns))
+}
+
+fn object(line: &mut Vec<u8>, object: &impl Serialize) -> io::Result<()> {
+    line.clear();
+    Ok(serde_json::to_writer(line, object)?)
+}
 
 /// Writes one object a line.
 #[derive(Debug)]
@@ -23,12 +55,6 @@ impl<O: Out> JsonSink<O> {
         Self { out, line: Vec::with_capacity(1024) }
     }
 
-    fn line(&mut self, object: &impl Serialize, weight: Weight) -> io::Result<Shown> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, object)?;
-        self.put(weight)
-    }
-
     /// The line goes out, as a whole or not at all.
     fn put(&mut self, weight: Weight) -> io::Result<Shown> {
         self.line.push(b'\n');
@@ -38,18 +64,19 @@ impl<O: Out> JsonSink<O> {
 
 impl<O: Out> Sink for JsonSink<O> {
     fn start(&mut self, start: &Start) -> io::Result<()> {
-        self.line(&schema::Start::from(start), Weight::Must)?;
+        self::start(&mut self.line, start)?;
+        self.put(Weight::Must)?;
         Ok(())
     }
 
     fn event(&mut self, event: &Event) -> io::Result<Shown> {
-        self.line.clear();
-        schema::Event::from(event).serialize(Line(&mut self.line))?;
+        self::event(&mut self.line, event)?;
         self.put(weight(event))
     }
 
     fn lost(&mut self, lost: &Lost) -> io::Result<Shown> {
-        self.line(&schema::Lost::from(lost), Weight::Note)
+        self::lost(&mut self.line, lost)?;
+        self.put(Weight::Note)
     }
 
     fn closing(&mut self) {
@@ -57,7 +84,8 @@ impl<O: Out> Sink for JsonSink<O> {
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        self.line(&schema::Summary::from(summary), Weight::Must)?;
+        self::summary(&mut self.line, summary)?;
+        self.put(Weight::Must)?;
         Ok(())
     }
 

@@ -91,6 +91,70 @@ fn civil(time_ns: u64) -> Civil {
     }
 }
 
+/// Nanoseconds since 1970 (UTC), now; 0 where the clock stands before that.
+pub fn now_ns() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Back from [`rfc3339`]: exactly that form.
+pub fn parse(text: &str) -> Option<u64> {
+    let form = b"####-##-##T##:##:##.######Z";
+    let bytes = text.as_bytes();
+    let fits =
+        |(letter, form): (&u8, &u8)| if *form == b'#' { letter.is_ascii_digit() } else { letter == form };
+    if bytes.len() != form.len() || !bytes.iter().zip(form).all(fits) {
+        return None;
+    }
+    let number = |from: usize, to: usize| text[from..to].parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if year < 1970 || !(1..=12).contains(&month) || day == 0 || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let seconds = days_before(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
+    seconds.checked_mul(1_000_000_000)?.checked_add(number(20, 26)? * 1_000)
+}
+
+/// Days from 1970 to a day of the calendar: the way back from [`civil`].
+fn days_before(year: u64, month: u64, day: u64) -> u64 {
+    // Years begin in March, so that the leap day is their last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (year / 400, year % 400);
+    let of_year = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// Conversions of `strftime(3)` that names of files may have; UTC, as everything here.
+pub const CONVERSIONS: &str = "%Y %m %d %H %M %S %F %T %s %%";
+
+/// A name with the time in it; `None`: it has a conversion that is not one of [`CONVERSIONS`].
+pub fn strftime(form: &str, time_ns: u64) -> Option<String> {
+    let Civil { year, month, day, hour, minute, second, .. } = civil(time_ns);
+    let mut name = String::with_capacity(form.len() + 16);
+    let mut letters = form.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            name.push(letter);
+            continue;
+        }
+        name += &match letters.next()? {
+            'Y' => format!("{year:04}"),
+            'm' => format!("{month:02}"),
+            'd' => format!("{day:02}"),
+            'H' => format!("{hour:02}"),
+            'M' => format!("{minute:02}"),
+            'S' => format!("{second:02}"),
+            'F' => format!("{year:04}-{month:02}-{day:02}"),
+            'T' => format!("{hour:02}:{minute:02}:{second:02}"),
+            's' => (time_ns / 1_000_000_000).to_string(),
+            '%' => "%".to_owned(),
+            _ => return None,
+        };
+    }
+    Some(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +171,30 @@ mod tests {
         ];
         for (seconds, expected) in table {
             assert_eq!(rfc3339(seconds * 1_000_000_000).as_str(), expected);
+            assert_eq!(parse(expected), Some(seconds * 1_000_000_000));
         }
+    }
+
+    #[test]
+    fn times_read_back_are_the_same_to_the_microsecond() {
+        for day in 0..80_000 {
+            let time = day * 86_400_000_000_000 + day % 86_400 * 1_000_000_000 + 123_456_000;
+            assert_eq!(parse(rfc3339(time).as_str()), Some(time));
+        }
+        for text in
+            ["", "2026-11-21T03:14:07.123456", "2026-11-21 03:14:07.123456Z", "2026-13-21T03:14:07.123456Z"]
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_files_have_times() {
+        let time = 951_782_400_000_000_000;
+        assert_eq!(strftime("/tmp/%F_%H-%M-%S.pcapng", time).unwrap(), "/tmp/2000-02-29_00-00-00.pcapng");
+        assert_eq!(strftime("%Y%m%d %T %s 100%%", time).unwrap(), "20000229 00:00:00 951782400 100%");
+        assert_eq!(strftime("%B", time), None);
+        assert_eq!(strftime("%", time), None);
     }
 
     #[test]

@@ -83,6 +83,9 @@ struct Run {
     /// Also count who sends resets in the kernel's text: a caller that tcpwatch does not know is a failure
     #[arg(long, conflicts_with = "dry_run")]
     census: bool,
+    /// Have tshark read the capture, too
+    #[arg(long, conflicts_with = "dry_run")]
+    tshark: bool,
     /// Play without tcpwatch and hold only the kernel's counters against the plan
     #[arg(long, conflicts_with_all = ["tcpwatch", "keep"])]
     dry_run: bool,
@@ -275,6 +278,7 @@ fn work() -> Result<bool> {
                 tracepoints_only: run.tracepoints_only,
                 strict_causes: run.strict_causes,
                 census: run.census,
+                tshark: run.tshark,
             })
         }
     }

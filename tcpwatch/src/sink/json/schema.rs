@@ -59,6 +59,7 @@ pub(in crate::sink) struct Owner<'a> {
     cgroup: Option<&'a str>,
     container: Option<&'a str>,
     how: &'static str,
+    start_ns: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -181,8 +182,7 @@ impl<'a> From<&'a event::Event> for Event<'a> {
 impl<'a> From<&'a event::OwnerInfo> for Owner<'a> {
     fn from(owner: &'a event::OwnerInfo) -> Self {
         // Taken apart, so that a new field is a decision.
-        let event::OwnerInfo { pid, comm, exe, uid, cgroup, container, how, start_ns: _, cgroup_id: _ } =
-            owner;
+        let event::OwnerInfo { pid, comm, exe, uid, cgroup, container, how, start_ns, cgroup_id: _ } = owner;
         Self {
             pid: *pid,
             comm,
@@ -191,6 +191,7 @@ impl<'a> From<&'a event::OwnerInfo> for Owner<'a> {
             cgroup: cgroup.as_deref(),
             container: container.as_deref(),
             how,
+            start_ns: (*start_ns != 0).then_some(*start_ns),
         }
     }
 }
@@ -285,6 +286,50 @@ impl<'a> From<&'a event::Start> for Start<'a> {
             kernel: &start.kernel,
             hooks: &start.hooks,
         }
+    }
+}
+
+/// The namespaces of the host as they stand. Only captures have it.
+#[derive(Debug, Serialize)]
+pub struct Standing<'a> {
+    event: &'static str,
+    #[serde(serialize_with = "moment")]
+    time: u64,
+    namespaces: Vec<Namespace<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Namespace<'a> {
+    netns: u32,
+    time_wait: Option<TimeWait>,
+    refused_since_boot: Option<u64>,
+    listeners: Vec<Listener<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listener<'a> {
+    local: Endpoint,
+    owner: Option<Owner<'a>>,
+    len: u32,
+    max: Option<u32>,
+}
+
+impl<'a> Standing<'a> {
+    /// Of this moment.
+    pub fn new(all: &'a [event::Standing], time_ns: u64) -> Self {
+        let listener = |listener: &'a event::ListenerStanding| Listener {
+            local: endpoint(&listener.local),
+            owner: listener.owner.as_ref().map(Owner::from),
+            len: listener.len,
+            max: listener.max,
+        };
+        let namespace = |one: &'a event::Standing| Namespace {
+            netns: one.netns,
+            time_wait: one.time_wait.map(|table| TimeWait { used: table.used, max: table.max }),
+            refused_since_boot: one.refused_since_boot,
+            listeners: one.listeners.iter().map(listener).collect(),
+        };
+        Self { event: "standing", time: time_ns, namespaces: all.iter().map(namespace).collect() }
     }
 }
 

@@ -1,0 +1,177 @@
+//! A run over a capture: what was seen then is shown as if it were seen now. No kernel, no privileges.
+
+use crate::capture::{Broken, Reader, Said};
+use crate::cli::{Exit, WatchOptions};
+use crate::event::{CauseCount, Event, EventKind, Summary};
+use crate::sink::{Shown, Sink};
+use anyhow::{Context, Result, anyhow};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+use tcpwatch_common::config::deliver;
+use tcpwatch_common::flow::{Addr, Flow};
+use tcpwatch_common::owner::Owner;
+
+/// Opens a capture.
+pub(super) fn open(path: &Path) -> Result<Reader<Box<dyn Read>>> {
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        let file = File::open(path).with_context(|| {
+            format!("cannot open `{}`\nhint: a file that `tcpwatch -w FILE` wrote", path.display())
+        })?;
+        Box::new(BufReader::with_capacity(256 << 10, file))
+    };
+    Reader::new(input).map_err(|broken| told(path, &broken))
+}
+
+fn told(path: &Path, broken: &Broken) -> anyhow::Error {
+    anyhow!("`{}` {broken}", path.display())
+}
+
+/// What was seen in the part of it that is shown, for a capture that ends without its books.
+#[derive(Default)]
+struct Seen {
+    first_ns: u64,
+    last: (u64, u64),
+    causes: HashMap<&'static str, u64>,
+    shown: u64,
+    lost: u64,
+    closed: bool,
+}
+
+impl Seen {
+    fn note(&mut self, event: &Event) {
+        if self.first_ns == 0 {
+            self.first_ns = event.mono_ns;
+        }
+        self.last = (event.mono_ns, event.time_ns);
+        if let Some(cause) = &event.cause {
+            *self.causes.entry(cause.id).or_default() += event.count;
+        }
+        self.shown += 1;
+    }
+
+    fn summary(&self) -> Summary {
+        let count = |(id, count): (&&str, &u64)| CauseCount { id: (*id).to_owned(), count: *count };
+        let mut causes: Vec<CauseCount> = self.causes.iter().map(count).collect();
+        causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.id.cmp(&b.id)));
+        let (mono_ns, time_ns) = self.last;
+        let watched_ns = mono_ns.saturating_sub(self.first_ns);
+        Summary { mono_ns, time_ns, watched_ns, causes, ..Summary::default() }
+    }
+}
+
+/// Shows a capture.
+pub(super) fn run(options: &WatchOptions, path: &Path, sink: &mut dyn Sink) -> Result<Exit> {
+    let mut reader = open(path)?;
+    // Nothing can be missed here: a reader who is slow is waited for.
+    sink.closing();
+    let mut seen = Seen::default();
+    let ended = show(options, &mut reader, sink, &mut seen);
+    // The rest of what was shown, before anything is said of the end.
+    if !seen.closed && sink.judges_at_end() {
+        sink.summary(&seen.summary())?;
+    }
+    sink.flush()?;
+    match ended {
+        Err(Ended::Output(error)) => return Err(error.into()),
+        Err(Ended::Broken(broken)) => return Err(told(path, &broken)),
+        Ok(()) => {}
+    }
+    if !seen.closed && options.count.is_none_or(|count| seen.shown < count) {
+        eprintln!(
+            "tcpwatch: `{}` ends without the books of the run, after {} events\nhint: the run was killed, still goes on, or \
+             goes on in the next file of a rotation",
+            path.display(),
+            reader.events()
+        );
+    }
+    Ok(if options.strict && seen.lost != 0 { Exit::Lost } else { Exit::Ok })
+}
+
+enum Ended {
+    Output(io::Error),
+    Broken(Broken),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl From<Broken> for Ended {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+fn show(
+    options: &WatchOptions,
+    reader: &mut Reader<Box<dyn Read>>,
+    sink: &mut dyn Sink,
+    seen: &mut Seen,
+) -> Result<(), Ended> {
+    while let Some(said) = reader.advance()? {
+        match said {
+            Said::Start(start) => sink.start(&start)?,
+            Said::Standing(all) => {
+                let netns = options.filter.netns;
+                let wanted: Vec<_> = all.into_iter().filter(|one| netns == 0 || one.netns == netns).collect();
+                sink.standing(&wanted)?;
+            }
+            Said::Lost(lost) => {
+                sink.lost(&lost)?;
+            }
+            Said::Event(event) if admits(options, &event) => {
+                if sink.event(&event)? == Shown::No {
+                    return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+                }
+                seen.note(&event);
+                if options.count.is_some_and(|count| seen.shown >= count) {
+                    return Ok(());
+                }
+            }
+            Said::Event(_) => {}
+            Said::Summary(summary) => {
+                seen.lost += summary.hooks.iter().map(|hook| hook.counters.lost + hook.missed).sum::<u64>();
+                seen.closed = true;
+                sink.summary(&summary)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As the kernel programs would have decided, had they been asked.
+fn admits(options: &WatchOptions, event: &Event) -> bool {
+    let wanted = match event.kind {
+        EventKind::RstSent | EventKind::RstReceived => deliver::RST,
+        EventKind::ListenDrop => deliver::LISTEN,
+        EventKind::TwOverflow => deliver::TW,
+        EventKind::CloseWaitLeak => deliver::LEAK,
+        EventKind::Drop => deliver::DROP,
+        EventKind::State => deliver::STATE,
+        EventKind::Retransmit => deliver::RETRANSMIT,
+    };
+    if options.deliver & wanted == 0 {
+        return false;
+    }
+    let owner = event.owner.as_ref();
+    if let Some(cgroup) = &options.cgroup
+        && owner.and_then(|owner| owner.cgroup.as_deref()) != Some(cgroup.as_str())
+    {
+        return false;
+    }
+    let mut flow = Flow { netns: event.netns.unwrap_or(0), ..Flow::default() };
+    if let Some(local) = event.local {
+        (flow.local, flow.local_port) = (Addr::from_ip(local.addr), local.port);
+    }
+    if let Some(remote) = event.remote {
+        (flow.remote, flow.remote_port) = (Addr::from_ip(remote.addr), remote.port);
+    }
+    let owner = Owner { pid: owner.and_then(|owner| owner.pid).unwrap_or(0), ..Owner::default() };
+    options.filter.admits_owner(&flow, &owner)
+}
