@@ -10,8 +10,10 @@ mod lookup;
 mod options;
 mod page;
 mod values;
+mod wanted;
 
 pub use options::{Attach, Color, DoctorOptions, ExplainOptions, WatchOptions};
+pub use wanted::{Wanted, flow};
 
 use crate::host::Host;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -43,6 +45,7 @@ impl From<Exit> for ExitCode {
 pub enum Command {
     Trace(WatchOptions),
     Diagnose(WatchOptions),
+    Top(WatchOptions),
     Doctor(DoctorOptions),
     Explain(ExplainOptions),
     /// Print the page `docs/hooks.md`, made from the table.

@@ -12,7 +12,8 @@
 //! - [`verdict`]: events gathered into verdicts, pure.
 //! - [`sink`]: events or verdicts to text or JSON.
 //! - [`capture`]: events in a file, and back.
-//! - [`pipeline`]: the loop that joins them; [`cli`]: what was typed.
+//! - [`cli`]: what was typed; [`top`]: events on a screen that is drawn anew.
+//! - [`pipeline`]: the loop that joins them.
 //! - [`memory`]: what is freed goes back to the system.
 
 mod mapping;
@@ -34,6 +35,8 @@ pub mod sink;
 pub mod capture;
 
 pub mod cli;
+pub mod top;
+
 pub mod pipeline;
 
 use crate::cli::explain::Kernel;
@@ -57,6 +60,7 @@ pub fn run(command: Command, host: &Host) -> Result<Exit> {
     match command {
         Command::Trace(options) => pipeline::trace(&options, host),
         Command::Diagnose(options) => pipeline::diagnose(&options, host),
+        Command::Top(options) => pipeline::top(&options, host),
         Command::Doctor(options) if options.census => census(&options, host),
         Command::Doctor(options) => doctor(&options, host),
         Command::Explain(options) => explain(&options),

@@ -21,7 +21,8 @@ use crate::sink::json::JsonSink;
 use crate::sink::text::{TextOptions, TextSink};
 use crate::sink::{Both, Out, Sink};
 use crate::source;
-use anyhow::{Context, Result};
+use crate::top::{Look, Screen};
+use anyhow::{Context, Result, bail};
 use output::{Output, Queue};
 use run::Run;
 use std::cell::RefCell;
@@ -48,30 +49,79 @@ pub fn diagnose(options: &WatchOptions, host: &Host) -> Result<Exit> {
     })
 }
 
+/// `tcpwatch top`: the same on the whole screen. The books are printed when it is left.
+pub fn top(options: &WatchOptions, host: &Host) -> Result<Exit> {
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        bail!(
+            "`top` needs a terminal\nhint: `tcpwatch trace` and `tcpwatch diagnose` write to files and pipes"
+        );
+    }
+    let look = Look { color: color(options), plays: options.read.is_some() };
+    let name = match &options.read {
+        // Before the screen is taken: an error is read better without.
+        Some(path) => replay::open(path)?.host().name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let mut books = None;
+    let mut screen = None;
+    let ended = with(options, host, |outputs| {
+        let capture = options.write.as_ref().map(|rotation| outputs.capture(rotation)).transpose()?;
+        let (taken, sink) = Screen::take(look, name).context("cannot take the terminal")?;
+        (books, screen) = (Some(sink.books()), Some(taken));
+        Ok(match capture {
+            Some(capture) => Box::new(Both(capture, Box::new(sink))),
+            None => Box::new(sink),
+        })
+    });
+    if let Some(screen) = screen {
+        screen.give_back().context("cannot draw on the terminal")?;
+    }
+    let summary = books.and_then(|books| books.lock().ok()?.take());
+    if let Some(summary) = summary.filter(|_| ended.is_ok() && options.read.is_none()) {
+        crate::write_out(&crate::top::books(&summary))?;
+    }
+    ended
+}
+
+fn color(options: &WatchOptions) -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some();
+    options.color.is_on(io::stdout().is_terminal(), no_color)
+}
+
 fn watch(
     options: &WatchOptions,
     host: &Host,
     sink: impl FnOnce(Queue, TextOptions) -> Box<dyn Sink>,
 ) -> Result<Exit> {
+    let text = TextOptions { color: color(options) };
+    with(options, host, |outputs| {
+        Ok(match &options.write {
+            None => sink(outputs.stdout()?, text),
+            Some(rotation) if rotation.path == Path::new("-") => Box::new(outputs.capture(rotation)?),
+            Some(rotation) => {
+                let capture = outputs.capture(rotation)?;
+                Box::new(Both(capture, sink(outputs.stdout()?, text)))
+            }
+        })
+    })
+}
+
+/// A run into a sink, and everything that it needs around it.
+fn with(
+    options: &WatchOptions,
+    host: &Host,
+    sink: impl FnOnce(&mut Outputs) -> Result<Box<dyn Sink>>,
+) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let no_color = std::env::var_os("NO_COLOR").is_some();
-    let color = options.color.is_on(io::stdout().is_terminal(), no_color);
     runtime.block_on(async {
         // Before anything is attached: a Ctrl-C during the start ends the run in order.
         let stop = Stop::new()?;
         let told = Arc::clone(&stop.asked);
         let mut outputs = Outputs::default();
-        let sink = match &options.write {
-            None => sink(outputs.stdout()?, TextOptions { color }),
-            Some(rotation) if rotation.path == Path::new("-") => Box::new(outputs.capture(rotation)?),
-            Some(rotation) => {
-                let capture = outputs.capture(rotation)?;
-                Box::new(Both(capture, sink(outputs.stdout()?, TextOptions { color })))
-            }
-        };
+        let sink = sink(&mut outputs)?;
         let ended = run(options, host, sink, stop).await;
         // What was said before an error is to be seen, too.
         let rest = written(outputs.finish(&told).map(|()| Exit::Ok).map_err(anyhow::Error::from));

@@ -24,6 +24,18 @@ pub trait Sink {
     fn judges_at_end(&self) -> bool {
         false
     }
+    /// Whether it wants [`Self::standing`] every few seconds.
+    fn looks_again(&self) -> bool {
+        false
+    }
+    /// Whoever looks at it has seen enough.
+    fn over(&self) -> bool {
+        false
+    }
+    /// How many times as fast as it happened a capture is to be shown; `None`: at once.
+    fn plays_at(&self) -> Option<f64> {
+        None
+    }
     /// What the host looks like, after `start` and again before `summary`.
     fn standing(&mut self, _all: &[Standing]) -> io::Result<()> {
         Ok(())
@@ -61,6 +73,18 @@ impl<A: Sink> Sink for Both<A> {
 
     fn judges_at_end(&self) -> bool {
         self.1.judges_at_end()
+    }
+
+    fn looks_again(&self) -> bool {
+        self.1.looks_again()
+    }
+
+    fn over(&self) -> bool {
+        self.1.over()
+    }
+
+    fn plays_at(&self) -> Option<f64> {
+        self.1.plays_at()
     }
 
     fn standing(&mut self, all: &[Standing]) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// The commands that are shown.
-pub(super) const COMMANDS: [&str; 4] = ["trace", "diagnose", "explain", "doctor"];
+pub(super) const COMMANDS: [&str; 5] = ["trace", "diagnose", "top", "explain", "doctor"];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -38,10 +38,13 @@ pub(super) enum Sub {
     /// Watch for a while, then say what is wrong, whose it is, why, and what to change
     #[command(help_template = TEMPLATE)]
     Diagnose(Box<DiagnoseArgs>),
+    /// Show causes, listeners with their queues, processes and events on the whole screen
+    #[command(help_template = TEMPLATE)]
+    Top(Box<TopArgs>),
     /// Tell what a name means: a cause, a reset or drop reason, a TCP state, a counter
     #[command(help_template = TEMPLATE)]
     Explain(ExplainArgs),
-    /// Tell what this kernel and these privileges let tcpwatch see, and what to do about the rest
+    /// Tell what can be seen on this host with these privileges, and what to do about the rest
     #[command(help_template = TEMPLATE)]
     Doctor(DoctorArgs),
     /// Print pages of the documentation that are made from tables
@@ -98,6 +101,31 @@ pub(super) struct DiagnoseArgs {
     pub(super) duration: Option<String>,
     #[command(flatten)]
     pub(super) output: OutputArgs,
+
+    #[command(flatten)]
+    pub(super) capture: CaptureArgs,
+
+    #[command(flatten)]
+    pub(super) kernel: KernelArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+
+    /// Stop after this time: 30s, 5m, 1h
+    #[arg(long = "for", value_name = "TIME", help_heading = "Output")]
+    pub(super) duration: Option<String>,
+    /// Keep the kernel stack of each event
+    #[arg(short = 'k', long, help_heading = "Output")]
+    pub(super) stack: bool,
+    /// auto, always or never [default: auto]
+    #[arg(long, value_name = "WHEN", help_heading = "Output")]
+    pub(super) color: Option<String>,
+    /// Of like events show so many a second, and count the others; off: show all [default: 1000]
+    #[arg(long, value_name = "RATE", help_heading = "Output")]
+    pub(super) storm: Option<String>,
 
     #[command(flatten)]
     pub(super) capture: CaptureArgs,

@@ -2,7 +2,7 @@
 
 use super::args::{
     CaptureArgs, DiagnoseArgs, DoctorArgs, ExplainArgs, FilterArgs, KernelArgs, OutputArgs, Page, Sub,
-    TraceArgs, Typed,
+    TopArgs, TraceArgs, Typed,
 };
 use super::filter::{self, Family};
 use super::{Command, Error, lookup, values};
@@ -145,6 +145,7 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
         None => Command::Trace(trace(typed.trace, host)?),
         Some(Sub::Trace(args)) => Command::Trace(trace(*args, host)?),
         Some(Sub::Diagnose(args)) => Command::Diagnose(diagnose(*args, host)?),
+        Some(Sub::Top(args)) => Command::Top(top(*args, host)?),
         Some(Sub::Doctor(DoctorArgs { census, json, btf })) => {
             readable(btf.as_deref())?;
             Command::Doctor(DoctorOptions { json, census, btf })
@@ -177,6 +178,23 @@ fn diagnose(args: DiagnoseArgs, host: &Host) -> Result<WatchOptions, Error> {
     only_live(&capture, &[("--for", duration.is_some())])?;
     let duration = duration.map_or(Ok(DIAGNOSE_FOR), |text| values::duration("--for", &text))?;
     Ok(WatchOptions { duration: Some(duration), ..watch(filter, output, capture, kernel, host)? })
+}
+
+fn top(args: TopArgs, host: &Host) -> Result<WatchOptions, Error> {
+    let TopArgs { filter, duration, stack, color, storm, capture, kernel } = args;
+    only_live(&capture, &[("--for", duration.is_some()), ("--stack", stack)])?;
+    if capture.write.as_deref() == Some(Path::new("-")) {
+        return Err(Error::usage("standard output is the screen of `top`", "name a file: `-w FILE`"));
+    }
+    if capture.read.as_deref() == Some(Path::new("-")) {
+        return Err(Error::usage("standard input is the keyboard of `top`", "name a file: `-r FILE`"));
+    }
+    let output = OutputArgs { json: false, color, storm, strict: false };
+    Ok(WatchOptions {
+        duration: duration.map(|text| values::duration("--for", &text)).transpose()?,
+        stack,
+        ..watch(filter, output, capture, kernel, host)?
+    })
 }
 
 /// What makes no sense where a capture is read: it says what was seen, once and for all.

@@ -1,7 +1,7 @@
 //! A run over a capture: what was seen then is shown as if it were seen now. No kernel, no privileges.
 
 use crate::capture::{Broken, Reader, Said};
-use crate::cli::{Exit, WatchOptions};
+use crate::cli::{Exit, WatchOptions, flow};
 use crate::event::{CauseCount, Event, EventKind, Summary};
 use crate::sink::{Shown, Sink};
 use anyhow::{Context, Result, anyhow};
@@ -9,9 +9,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tcpwatch_common::config::deliver;
-use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::owner::Owner;
+
+/// Between two looks at what the user wants while a capture is played.
+const TICK: Duration = Duration::from_millis(20);
 
 /// Opens a capture.
 pub(super) fn open(path: &Path) -> Result<Reader<Box<dyn Read>>> {
@@ -70,6 +73,16 @@ pub(super) fn run(options: &WatchOptions, path: &Path, sink: &mut dyn Sink) -> R
     sink.closing();
     let mut seen = Seen::default();
     let ended = show(options, &mut reader, sink, &mut seen);
+    // A screen stays until it was looked at.
+    if ended.is_ok() && sink.plays_at().is_some() {
+        if !seen.closed {
+            sink.summary(&seen.summary())?;
+        }
+        while !sink.over() {
+            std::thread::sleep(TICK);
+        }
+        return Ok(Exit::Ok);
+    }
     // The rest of what was shown, before anything is said of the end.
     if !seen.closed && sink.judges_at_end() {
         sink.summary(&seen.summary())?;
@@ -89,6 +102,35 @@ pub(super) fn run(options: &WatchOptions, path: &Path, sink: &mut dyn Sink) -> R
         );
     }
     Ok(if options.strict && seen.lost != 0 { Exit::Lost } else { Exit::Ok })
+}
+
+/// How far a capture was played.
+#[derive(Default)]
+struct Clock {
+    /// A moment of the capture, and when it was shown.
+    last: Option<(u64, Instant)>,
+}
+
+impl Clock {
+    /// Waits until it is time for an event; false: whoever looks has seen enough.
+    fn wait(&mut self, mono_ns: u64, sink: &mut dyn Sink) -> io::Result<bool> {
+        let (since, mut shown) = *self.last.get_or_insert_with(|| (mono_ns, Instant::now()));
+        let mut left = Duration::from_nanos(mono_ns.saturating_sub(since));
+        while let Some(speed) = sink.plays_at().filter(|_| !left.is_zero()) {
+            if sink.over() {
+                return Ok(false);
+            }
+            sink.flush()?;
+            let step = TICK.min(left.div_f64(speed.max(0.001)));
+            std::thread::sleep(step);
+            // What really passed, or a long capture would be late by every sleep.
+            let now = Instant::now();
+            left = left.saturating_sub((now - shown).mul_f64(speed));
+            shown = now;
+        }
+        self.last = Some((mono_ns.max(since), shown));
+        Ok(true)
+    }
 }
 
 enum Ended {
@@ -114,7 +156,11 @@ fn show(
     sink: &mut dyn Sink,
     seen: &mut Seen,
 ) -> Result<(), Ended> {
+    let mut clock = Clock::default();
     while let Some(said) = reader.advance()? {
+        if sink.over() {
+            return Ok(());
+        }
         match said {
             Said::Start(start) => sink.start(&start)?,
             Said::Standing(all) => {
@@ -126,6 +172,9 @@ fn show(
                 sink.lost(&lost)?;
             }
             Said::Event(event) if admits(options, &event) => {
+                if !clock.wait(event.mono_ns, sink)? {
+                    return Ok(());
+                }
                 if sink.event(&event)? == Shown::No {
                     return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
                 }
@@ -165,13 +214,6 @@ fn admits(options: &WatchOptions, event: &Event) -> bool {
     {
         return false;
     }
-    let mut flow = Flow { netns: event.netns.unwrap_or(0), ..Flow::default() };
-    if let Some(local) = event.local {
-        (flow.local, flow.local_port) = (Addr::from_ip(local.addr), local.port);
-    }
-    if let Some(remote) = event.remote {
-        (flow.remote, flow.remote_port) = (Addr::from_ip(remote.addr), remote.port);
-    }
     let owner = Owner { pid: owner.and_then(|owner| owner.pid).unwrap_or(0), ..Owner::default() };
-    options.filter.admits_owner(&flow, &owner)
+    options.filter.admits_owner(&flow(event), &owner)
 }

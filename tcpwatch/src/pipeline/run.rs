@@ -50,6 +50,8 @@ const TURN: Duration = Duration::from_millis(100);
 const CLOCK_PACE: u32 = 8;
 /// Between two looks at what was lost.
 const LOSS_PACE: Duration = Duration::from_secs(1);
+/// Between two looks at the host's listeners, for a sink that shows them.
+const LOOK_PACE: Duration = Duration::from_secs(2);
 /// Longer than any program runs, unless its task has to wait for a CPU in the middle of it.
 const SETTLE: Duration = Duration::from_millis(10);
 /// How often to wait that long for a program that is in the middle of its account.
@@ -210,7 +212,7 @@ impl Run {
             for why in &unseen {
                 eprintln!("tcpwatch: {why}");
             }
-            name_owners(&mut standing, &mut self.processes);
+            self.name(&mut standing);
             self.rest = rest;
             if leaks {
                 let leaks = Leaks::new(&self.host, options.filter, options.close_wait_after, close_wait);
@@ -231,6 +233,7 @@ impl Run {
     ) -> Result<Exit> {
         let deadline = options.duration.map(|duration| self.started + duration);
         let mut next_loss = Instant::now() + LOSS_PACE;
+        let mut next_look = Instant::now() + LOOK_PACE;
         loop {
             // Until the names of the kernel's functions are read the first records wait, so that everything else goes on meanwhile.
             let drained = if self.symbols.ready() { self.drain(options, sink)? } else { Drained::All };
@@ -239,13 +242,17 @@ impl Run {
             }
             self.look_on();
             self.report_leaks(sink)?;
+            if sink.looks_again() && Instant::now() >= next_look {
+                sink.standing(&self.standing(options))?;
+                next_look = Instant::now() + LOOK_PACE;
+            }
             if Instant::now() >= next_loss {
                 self.report_storms(options, sink, false)?;
                 self.report_losses(sink)?;
                 next_loss = Instant::now() + LOSS_PACE;
             }
             sink.flush()?;
-            if options.count.is_some_and(|count| self.shown >= count) {
+            if sink.over() || options.count.is_some_and(|count| self.shown >= count) {
                 break;
             }
             let wait = match deadline {
@@ -379,6 +386,24 @@ impl Run {
         }
     }
 
+    /// What the host looks like now, with the owners of listeners.
+    fn standing(&mut self, options: &WatchOptions) -> Vec<event::Standing> {
+        let mut standing = standing::look(&self.host, &self.seed, options.filter.netns).standing;
+        self.name(&mut standing);
+        standing
+    }
+
+    /// Whose listeners these are: of those that are younger than the run, the programs know it.
+    fn name(&mut self, all: &mut [event::Standing]) {
+        for one in &mut *all {
+            for listener in one.listeners.iter_mut().filter(|listener| listener.owner.is_none()) {
+                let known = self.live.listens(one.netns, listener.local.port);
+                listener.owner = known.and_then(|owner| diagnose::owner::info(&owner));
+            }
+        }
+        name_owners(all, &mut self.processes);
+    }
+
     /// What is known around every event.
     fn around(&self) -> Around {
         Around {
@@ -449,9 +474,7 @@ impl Run {
         let explained = self.live.netns_counters();
         let reconciled = self.books.reconcile(&explained);
         if sink.judges() {
-            let mut standing = standing::look(&self.host, &self.seed, options.filter.netns).standing;
-            name_owners(&mut standing, &mut self.processes);
-            sink.standing(&standing)?;
+            sink.standing(&self.standing(options))?;
         }
         let missed: BTreeMap<u8, u64> = self.live.missed().into_iter().collect();
         self.live.close()?;

@@ -1,7 +1,7 @@
 //! Text for a human at a terminal: one line an event in the manner of the bcc tools, the cause under it. Fits 100 columns
 //! as long as addresses are IPv4.
 
-pub(super) mod books;
+pub(crate) mod books;
 pub(super) mod layout;
 
 use super::{Out, Shown, Sink, Weight, time, weight};
@@ -250,11 +250,9 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Fills the row. False: the last column did not fit and is to stand under the line, rather there than over the edge. A
-/// transition is nothing without its end.
-fn cells(row: &mut Row<'_>, event: &Event) -> io::Result<bool> {
-    row.cell(time::clock(event.time_ns))?;
-    row.cell(match event.kind {
+/// What happened, in a column.
+pub(crate) const fn label(kind: EventKind) -> &'static str {
+    match kind {
         EventKind::RstSent => "RST-OUT",
         EventKind::RstReceived => "RST-IN",
         EventKind::ListenDrop => "LISTEN",
@@ -263,7 +261,14 @@ fn cells(row: &mut Row<'_>, event: &Event) -> io::Result<bool> {
         EventKind::Drop => "DROP",
         EventKind::State => "STATE",
         EventKind::Retransmit => "RETRANS",
-    })?;
+    }
+}
+
+/// Fills the row. False: the last column did not fit and is to stand under the line, rather there than over the edge. A
+/// transition is nothing without its end.
+fn cells(row: &mut Row<'_>, event: &Event) -> io::Result<bool> {
+    row.cell(time::clock(event.time_ns))?;
+    row.cell(label(event.kind))?;
     let owner = event.owner.as_ref();
     let mark = match owner.map(|owner| owner.how) {
         Some("dead") => "*",

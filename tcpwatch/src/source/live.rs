@@ -245,6 +245,11 @@ impl Live {
         });
     }
 
+    /// Who listens on a port, as the programs have it: also what began to listen while they were at work.
+    pub fn listens(&self, netns: u32, port: u16) -> Option<Owner> {
+        self.ports.get(&PortKey { netns, port: u32::from(port) }, 0).ok().map(|port| port.owner)
+    }
+
     /// What is attached, how, and what is not.
     pub fn status(&self) -> &[HookStatus] {
         &self.status

@@ -5,7 +5,7 @@ use crate::event::Summary;
 use std::io::{self, Write};
 use tcpwatch_common::counters::HookCounters;
 
-pub(super) fn write(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+pub(crate) fn write(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     writeln!(out, "\nwatched for {}", layout::span(summary.watched_ns / 1_000))?;
     causes(out, summary)?;
     hooks(out, summary)?;
