@@ -2,6 +2,7 @@
 //!
 //! [`parse`] prints nothing and ends nothing: `main` does, with [`Parsed`] or [`Error`] in hand.
 
+mod agent;
 mod args;
 pub mod doctor;
 pub mod explain;
@@ -12,6 +13,7 @@ mod page;
 mod values;
 mod wanted;
 
+pub use agent::AgentOptions;
 pub use options::{Attach, Color, DoctorOptions, ExplainOptions, WatchOptions};
 pub use wanted::{Wanted, flow};
 
@@ -19,6 +21,7 @@ use crate::host::Host;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// How tcpwatch ends.
@@ -46,6 +49,9 @@ pub enum Command {
     Trace(WatchOptions),
     Diagnose(WatchOptions),
     Top(WatchOptions),
+    Agent(AgentOptions),
+    /// Where the page goes.
+    Report(WatchOptions, PathBuf),
     Doctor(DoctorOptions),
     Explain(ExplainOptions),
     /// Print the page `docs/hooks.md`, made from the table.
@@ -78,6 +84,14 @@ pub struct Error {
 impl Error {
     fn usage(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { what: what.into(), hint: hint.into(), exit: Exit::Usage }
+    }
+
+    /// Of an error that has its hint as the last line.
+    fn of(error: &anyhow::Error) -> Self {
+        let text = sentence(error);
+        let (what, hint) =
+            text.split_once("\nhint: ").unwrap_or((&text, "`tcpwatch --help` lists commands and options"));
+        Self::failed(what, hint)
     }
 
     fn failed(what: impl Into<String>, hint: impl Into<String>) -> Self {

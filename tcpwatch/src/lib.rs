@@ -12,7 +12,8 @@
 //! - [`verdict`]: events gathered into verdicts, pure.
 //! - [`sink`]: events or verdicts to text or JSON.
 //! - [`capture`]: events in a file, and back.
-//! - [`cli`]: what was typed; [`top`]: events on a screen that is drawn anew.
+//! - [`agent`]: events as figures, entries of the journal, a ring of captures.
+//! - [`cli`]: what was typed; [`top`]: events on a screen that is drawn anew; [`report`]: a capture as a page.
 //! - [`pipeline`]: the loop that joins them.
 //! - [`memory`]: what is freed goes back to the system.
 
@@ -34,7 +35,10 @@ pub mod sink;
 
 pub mod capture;
 
+pub mod agent;
+
 pub mod cli;
+pub mod report;
 pub mod top;
 
 pub mod pipeline;
@@ -61,6 +65,8 @@ pub fn run(command: Command, host: &Host) -> Result<Exit> {
         Command::Trace(options) => pipeline::trace(&options, host),
         Command::Diagnose(options) => pipeline::diagnose(&options, host),
         Command::Top(options) => pipeline::top(&options, host),
+        Command::Agent(options) => pipeline::agent(&options, host),
+        Command::Report(options, output) => pipeline::report(&options, &output),
         Command::Doctor(options) if options.census => census(&options, host),
         Command::Doctor(options) => doctor(&options, host),
         Command::Explain(options) => explain(&options),

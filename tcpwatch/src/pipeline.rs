@@ -13,9 +13,12 @@ mod standing;
 mod stop;
 mod storms;
 
+use crate::agent::Agent;
+use crate::agent::ring::Ring;
 use crate::capture::{self, CaptureSink, Rotation, Unwritable};
-use crate::cli::{Exit, WatchOptions};
+use crate::cli::{AgentOptions, Exit, WatchOptions};
 use crate::host::Host;
+use crate::report::ReportSink;
 use crate::sink::diagnosis::{DiagnosisSink, Form};
 use crate::sink::json::JsonSink;
 use crate::sink::text::{TextOptions, TextSink};
@@ -32,6 +35,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 use stop::Stop;
 
 /// `tcpwatch trace`: attaches, shows events until told to stop, closes the books.
@@ -83,6 +87,59 @@ pub fn top(options: &WatchOptions, host: &Host) -> Result<Exit> {
     ended
 }
 
+/// `tcpwatch agent`: a run after the other, until it is told to end; another one begins when the configuration was read again.
+pub fn agent(options: &AgentOptions, host: &Host) -> Result<Exit> {
+    let (first, _) = options.load(host)?;
+    let (again, there) = (options.clone(), host.clone());
+    let agent = Agent::new(&first, move || Ok(again.load(&there).map(drop)?))?;
+    if let Some(address) = agent.listens() {
+        eprintln!("tcpwatch: figures are at http://{address}/metrics");
+    }
+    loop {
+        let (config, watched) = options.load(host)?;
+        if config.listen != first.listen {
+            eprintln!("tcpwatch: `listen` has changed: that takes a restart");
+        }
+        let exit = with(&watched, host, |outputs| {
+            let sink = agent.sink(&config)?;
+            Ok(match &config.ring {
+                Some(ring) => Box::new(Both(outputs.ring(ring)?, Box::new(sink))),
+                None => Box::new(sink),
+            })
+        })?;
+        if !agent.begins_anew() {
+            return Ok(exit);
+        }
+        let file = agent.file().map_or_else(|| "the flags".to_owned(), |file| file.display().to_string());
+        eprintln!("tcpwatch: begins anew with what {file} says");
+    }
+}
+
+/// `tcpwatch report`: a page of a capture. It is there when it is whole, under another name until then.
+pub fn report(options: &WatchOptions, output: &Path) -> Result<Exit> {
+    let Some(read) = &options.read else { bail!("no capture to make a report of") };
+    let reader = replay::open(read)?;
+    let name = read.file_name().unwrap_or(read.as_os_str()).to_string_lossy().into_owned();
+    let host = reader.host().clone();
+    let cannot =
+        || format!("cannot write the page `{}`\nhint: a file in a directory that exists", output.display());
+    if output == Path::new("-") {
+        let mut sink = ReportSink::new(io::stdout(), name, host);
+        return written(replay::run(options, read, reader, &mut sink));
+    }
+    let mut part = output.as_os_str().to_owned();
+    part.push(".part");
+    let file = File::create(&part).with_context(cannot)?;
+    let mut sink = ReportSink::new(file, name, host);
+    let ended = replay::run(options, read, reader, &mut sink);
+    match &ended {
+        Err(error) if error.is::<io::Error>() => drop(std::fs::remove_file(&part)),
+        // A capture that is cut off makes a page of what is whole.
+        _ => std::fs::rename(&part, output).with_context(cannot)?,
+    }
+    ended.map_err(|error| if error.is::<io::Error>() { error.context(cannot()) } else { error })
+}
+
 fn color(options: &WatchOptions) -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some();
     options.color.is_on(io::stdout().is_terminal(), no_color)
@@ -132,25 +189,40 @@ fn with(
 
 /// The threads that write.
 #[derive(Default)]
-struct Outputs(Rc<RefCell<Vec<Output>>>);
+struct Outputs {
+    stdout: Vec<Output>,
+    /// Of captures; all but the last have had their last word.
+    files: Rc<RefCell<Vec<Output>>>,
+}
 
 impl Outputs {
     fn stdout(&mut self) -> Result<Queue> {
         let (output, queue) = output::stdout()?;
-        self.0.borrow_mut().push(output);
+        self.stdout.push(output);
         Ok(queue)
+    }
+
+    /// A sink for a ring of captures on disk.
+    fn ring(&mut self, ring: &Ring) -> Result<CaptureSink> {
+        let bounds = ring.clone();
+        self.files(&ring.rotation()?, move || bounds.prune(SystemTime::now()))
     }
 
     /// A sink for a capture, which may open one file after the other.
     fn capture(&mut self, rotation: &Rotation) -> Result<CaptureSink> {
-        let outputs = Rc::clone(&self.0);
+        self.files(rotation, || {})
+    }
+
+    fn files(&mut self, rotation: &Rotation, mut before: impl FnMut() + 'static) -> Result<CaptureSink> {
+        let outputs = Rc::clone(&self.files);
         let open = move |path: &Path| {
+            before();
             let queue =
                 if path == Path::new("-") { output::stdout() } else { output::queue(File::create(path)?) };
             let (output, queue) = queue.map_err(io::Error::other)?;
             let mut outputs = outputs.borrow_mut();
-            // Those before it have had their last word.
             outputs.iter().for_each(Output::end);
+            outputs.retain(|output| !output.is_done());
             outputs.push(output);
             Ok(Box::new(queue) as Box<dyn Out>)
         };
@@ -165,15 +237,16 @@ impl Outputs {
     }
 
     fn finish(self, told: &AtomicBool) -> io::Result<()> {
-        let outputs = std::mem::take(&mut *self.0.borrow_mut());
-        outputs.into_iter().try_for_each(|output| output.finish(told))
+        let files = std::mem::take(&mut *self.files.borrow_mut());
+        // What an incident leaves behind comes first.
+        files.into_iter().chain(self.stdout).try_for_each(|output| output.finish(told))
     }
 }
 
 /// The kernel is as it was when this is over; the reader may still have something to take.
 async fn run(options: &WatchOptions, host: &Host, mut sink: Box<dyn Sink>, stop: Stop) -> Result<Exit> {
     if let Some(path) = &options.read {
-        return written(replay::run(options, path, sink.as_mut()));
+        return written(replay::run(options, path, replay::open(path)?, sink.as_mut()));
     }
     let run = match Run::start(options, host, sink.as_mut(), &stop) {
         Err(error) if error.is::<source::Stopped>() => return Ok(Exit::Ok),
@@ -183,20 +256,25 @@ async fn run(options: &WatchOptions, host: &Host, mut sink: Box<dyn Sink>, stop:
 }
 
 fn written_io<T>(result: io::Result<T>) -> Result<T> {
-    result.map_err(|error| match error.get_ref() {
-        Some(inner) if inner.is::<Unwritable>() => anyhow::anyhow!("{inner}"),
-        _ => anyhow::Error::from(error).context(crate::CANNOT_WRITE),
-    })
+    result.map_err(|error| told(error.into()))
+}
+
+/// What could not be written: the capture says so itself, of anything else it is standard output.
+fn told(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<io::Error>() {
+        Ok(error) => match error.get_ref() {
+            Some(inner) if inner.is::<Unwritable>() => anyhow::anyhow!("{inner}"),
+            _ => anyhow::Error::from(error).context(crate::CANNOT_WRITE),
+        },
+        Err(error) => error,
+    }
 }
 
 /// A reader who has gone is no error; any other is told for what it is.
 fn written(result: Result<Exit>) -> Result<Exit> {
     match result {
         Err(error) if is_closed_pipe(&error) => Ok(Exit::Ok),
-        Err(error) => match error.downcast::<io::Error>() {
-            Ok(error) => written_io(Err(error)),
-            Err(error) => Err(error),
-        },
+        Err(error) => Err(told(error)),
         exit => exit,
     }
 }

@@ -9,6 +9,7 @@ pub mod time;
 use crate::event::{Event, Lost, Standing, Start, Summary};
 pub use out::{Out, Shown, Weight};
 use std::io;
+use std::time::Duration;
 
 /// One way to show events. The calls come in the order of the life of a run: `start` once, anything, `summary` once.
 pub trait Sink {
@@ -24,9 +25,9 @@ pub trait Sink {
     fn judges_at_end(&self) -> bool {
         false
     }
-    /// Whether it wants [`Self::standing`] every few seconds.
-    fn looks_again(&self) -> bool {
-        false
+    /// How often it wants [`Self::standing`].
+    fn looks_again(&self) -> Option<Duration> {
+        None
     }
     /// Whoever looks at it has seen enough.
     fn over(&self) -> bool {
@@ -75,7 +76,7 @@ impl<A: Sink> Sink for Both<A> {
         self.1.judges_at_end()
     }
 
-    fn looks_again(&self) -> bool {
+    fn looks_again(&self) -> Option<Duration> {
         self.1.looks_again()
     }
 

@@ -409,7 +409,13 @@ fn text() {
 /// The state that a host is found in.
 fn standing() -> Standing {
     let table = TimeWaitInfo { used: 4_800, max: 5_000 };
-    Standing { netns: 77, time_wait: Some(table), refused_since_boot: Some(3), listeners: Vec::new() }
+    Standing {
+        netns: 77,
+        time_ns: 0,
+        time_wait: Some(table),
+        refused_since_boot: Some(3),
+        listeners: Vec::new(),
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::stage::NotHere;
 use crate::tally::{Tally, say};
 
+mod captures;
 mod census;
 mod degraded;
 pub mod disguise;
@@ -25,6 +26,7 @@ mod lockdown;
 mod output;
 mod pids;
 mod refused;
+mod screen;
 mod signals;
 pub(crate) mod sys;
 pub(crate) mod tool;
@@ -70,6 +72,8 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         refused::CASES,
         degraded::CASES,
         output::CASES,
+        captures::CASES,
+        screen::CASES,
         filters::CASES,
         expressions::CASES,
         pids::CASES,

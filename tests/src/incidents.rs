@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -36,6 +37,8 @@ pub struct Options {
     pub families: Vec<Family>,
     /// Where to store what `diagnose` said.
     pub text: Option<String>,
+    /// Where to keep what it captured, and the reports of it.
+    pub captures: Option<PathBuf>,
 }
 
 struct Incident {
@@ -112,7 +115,11 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Incident>> {
 /// Plays what was asked for; true if all of it passed.
 pub fn run(options: &Options) -> Result<bool> {
     let incidents = chosen(&options.names)?;
-    let lab = Lab { tcpwatch: options.tcpwatch.clone(), programs: Programs::new(&options.programs)? };
+    let lab = Lab {
+        tcpwatch: options.tcpwatch.clone(),
+        programs: Programs::new(&options.programs)?,
+        captures: options.captures.clone(),
+    };
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for incident in incidents {
         for family in &options.families {
@@ -158,7 +165,7 @@ pub fn run(options: &Options) -> Result<bool> {
 }
 
 fn play(incident: &Incident, lab: &Lab, family: Family, text: Option<&str>) -> Result<()> {
-    let mut scene = Scene::new(lab, family)?;
+    let mut scene = Scene::new(lab, incident.name, family)?;
     let truth = (incident.play)(&mut scene)?;
     let seen = scene.seen()?;
     drop(writeln!(std::io::stderr().lock(), "saw: {}", truth::kinds(&seen.events)));

@@ -430,6 +430,8 @@ impl From<LostLine> for Lost {
 
 #[derive(Deserialize)]
 struct StandingLine {
+    #[serde(deserialize_with = "moment")]
+    time: u64,
     namespaces: Vec<Namespace>,
 }
 
@@ -459,6 +461,7 @@ impl From<StandingLine> for Vec<Standing> {
         };
         let namespace = |namespace: Namespace| Standing {
             netns: namespace.netns,
+            time_ns: line.time,
             time_wait: namespace.time_wait.map(TimeWaitInfo::from),
             refused_since_boot: namespace.refused_since_boot,
             listeners: namespace.listeners.into_iter().map(listener).collect(),

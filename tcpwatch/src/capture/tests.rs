@@ -1,3 +1,5 @@
+//! Captures written, read back, cut, damaged and rotated.
+
 use super::*;
 use crate::event::{
     Bytes, Cause, CauseCount, Certainty, Direction, Endpoint, Event, EventKind, HistoryStep, HookBooks,
@@ -164,6 +166,7 @@ fn standing() -> Vec<Standing> {
     let local = Endpoint { addr: "::".parse().unwrap(), port: 80 };
     vec![Standing {
         netns: 4,
+        time_ns: 1_795_945_509_000_000_000,
         time_wait: Some(TimeWaitInfo { used: 1, max: 2 }),
         refused_since_boot: Some(3),
         listeners: vec![ListenerStanding { local, owner: Some(owner()), len: 1, max: None }],
@@ -179,7 +182,9 @@ fn everything() -> Vec<Said> {
         all.push(Said::Event(Box::new(full(kind))));
         all.push(Said::Event(Box::new(Event::new(kind, 1, 2_000))));
     }
-    all.extend([Said::Lost(lost), Said::Standing(standing()), Said::Summary(Box::new(summary()))]);
+    let mut later = standing();
+    later[0].listeners[0].len = 2;
+    all.extend([Said::Lost(lost), Said::Standing(later), Said::Summary(Box::new(summary()))]);
     all
 }
 
@@ -233,6 +238,13 @@ fn what_was_written_is_read_back_word_for_word() {
     ended.unwrap();
     assert_eq!(lines(&back), lines(&all));
     assert_eq!(back, all);
+}
+
+#[test]
+fn what_stands_as_before_is_said_once() {
+    let later = standing().into_iter().map(|one| Standing { time_ns: one.time_ns + 1_000, ..one }).collect();
+    let (back, _) = read(&written(&[Said::Standing(standing()), Said::Standing(later)]));
+    assert_eq!(back.len(), 1);
 }
 
 #[test]

@@ -76,7 +76,8 @@ pub struct CaptureSink {
     open: Opener,
     rotation: Rotation,
     host: Host,
-    out: Box<dyn Out>,
+    /// None while one file follows another.
+    out: Option<Box<dyn Out>>,
     /// Of the file at hand.
     written: u64,
     opened: Instant,
@@ -90,6 +91,7 @@ pub struct CaptureSink {
     /// What each file begins with.
     start: Vec<u8>,
     standing: Vec<u8>,
+    latest: Vec<Standing>,
     lost: u64,
     closing: bool,
     /// Kept from event to event.
@@ -125,7 +127,7 @@ impl CaptureSink {
             open,
             rotation,
             host,
-            out,
+            out: Some(out),
             written: 0,
             opened: Instant::now(),
             number: 0,
@@ -134,6 +136,7 @@ impl CaptureSink {
             interfaces: HashMap::new(),
             start: Vec::new(),
             standing: Vec::new(),
+            latest: Vec::new(),
             lost: 0,
             closing: false,
             blocks: Vec::with_capacity(4096),
@@ -162,8 +165,8 @@ impl CaptureSink {
     }
 
     fn put(&mut self, weight: Weight) -> io::Result<Shown> {
-        let shown =
-            self.out.put(&self.blocks, weight).map_err(|error| Unwritable::wrap(&self.path, error))?;
+        let Some(out) = &mut self.out else { return Ok(Shown::No) };
+        let shown = out.put(&self.blocks, weight).map_err(|error| Unwritable::wrap(&self.path, error))?;
         if shown == Shown::Yes {
             self.written += self.blocks.len() as u64;
         }
@@ -171,7 +174,8 @@ impl CaptureSink {
     }
 
     fn show(&mut self) -> io::Result<()> {
-        self.out.flush().map_err(|error| Unwritable::wrap(&self.path, error))
+        let Some(out) = &mut self.out else { return Ok(()) };
+        out.flush().map_err(|error| Unwritable::wrap(&self.path, error))
     }
 
     /// Begins another file if it is time for it.
@@ -196,10 +200,13 @@ impl CaptureSink {
         self.show()?;
         self.path = numbered(&self.base, self.number);
         let blocks = std::mem::take(&mut self.blocks);
-        self.out = (self.open)(&self.path).map_err(|error| Unwritable::wrap(&self.path, error))?;
+        // First, so that all of it is handed over: whoever opens the next file has this one ended.
+        drop(self.out.take());
+        let mut out = (self.open)(&self.path).map_err(|error| Unwritable::wrap(&self.path, error))?;
         if self.closing {
-            self.out.closing();
+            out.closing();
         }
+        self.out = Some(out);
         self.begin()?;
         self.blocks = blocks;
         Ok(())
@@ -295,7 +302,16 @@ impl Sink for CaptureSink {
     }
 
     fn standing(&mut self, all: &[Standing]) -> io::Result<()> {
-        let now = crate::sink::time::now_ns();
+        // The same as at the last look, but for the time: nothing new.
+        let timeless = |one: &Standing| Standing { time_ns: 0, ..one.clone() };
+        let latest: Vec<Standing> = all.iter().map(timeless).collect();
+        if !self.closing
+            && std::mem::replace(&mut self.latest, latest.clone()) == latest
+            && !self.standing.is_empty()
+        {
+            return Ok(());
+        }
+        let now = all.first().map_or_else(crate::sink::time::now_ns, |one| one.time_ns);
         json::standing(&mut self.line, all, now)?;
         self.blocks.clear();
         self.journal(now, 0, "listeners and TIME_WAIT tables as they stand");
@@ -321,7 +337,9 @@ impl Sink for CaptureSink {
 
     fn closing(&mut self) {
         self.closing = true;
-        self.out.closing();
+        if let Some(out) = &mut self.out {
+            out.closing();
+        }
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {

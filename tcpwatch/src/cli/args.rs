@@ -8,7 +8,7 @@ use std::path::PathBuf;
 const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// The commands that are shown.
-pub(super) const COMMANDS: [&str; 5] = ["trace", "diagnose", "top", "explain", "doctor"];
+pub(super) const COMMANDS: [&str; 7] = ["trace", "diagnose", "top", "report", "agent", "explain", "doctor"];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -41,6 +41,12 @@ pub(super) enum Sub {
     /// Show causes, listeners with their queues, processes and events on the whole screen
     #[command(help_template = TEMPLATE)]
     Top(Box<TopArgs>),
+    /// Make one page of HTML of a capture, for whoever was not there
+    #[command(help_template = TEMPLATE)]
+    Report(Box<ReportArgs>),
+    /// Watch for good: figures for Prometheus, entries for the journal, a ring of captures
+    #[command(help_template = TEMPLATE)]
+    Agent(Box<AgentArgs>),
     /// Tell what a name means: a cause, a reset or drop reason, a TCP state, a counter
     #[command(help_template = TEMPLATE)]
     Explain(ExplainArgs),
@@ -135,8 +141,54 @@ pub(super) struct TopArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// The capture, as `-w` of another command wrote it; -: standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) read: Option<PathBuf>,
+    /// The page; -: standard output [default: the capture's name with .html]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+pub(super) struct AgentArgs {
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+
+    /// What else is to be said, in TOML; read again on SIGHUP. Flags win [default: /etc/tcpwatch/agent.toml]
+    #[arg(long, value_name = "FILE", help_heading = "Agent")]
+    pub(super) config: Option<PathBuf>,
+    /// Where Prometheus finds figures, at /metrics; off: nowhere [default: 127.0.0.1:9853]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Agent")]
+    pub(super) listen: Option<String>,
+    /// Processes and listeners that have figures of their own; others are counted together [default: 1000]
+    #[arg(long, value_name = "N", help_heading = "Agent")]
+    pub(super) max_series: Option<String>,
+    /// Write each event to the systemd journal, too
+    #[arg(long, help_heading = "Agent")]
+    pub(super) journal: bool,
+    /// Keep captures of the last events in this folder, for `tcpwatch -r DIR`
+    #[arg(long, value_name = "DIR", help_heading = "Agent")]
+    pub(super) ring: Option<PathBuf>,
+    /// With --ring: how long [default: 1h]
+    #[arg(long, value_name = "TIME", help_heading = "Agent")]
+    pub(super) keep: Option<String>,
+    /// With --ring: how much [default: 256M]
+    #[arg(long, value_name = "SIZE", help_heading = "Agent")]
+    pub(super) max: Option<String>,
+    /// Like events told singly in a second, then counted; off: all [default: 1000]
+    #[arg(long, value_name = "RATE", help_heading = "Agent")]
+    pub(super) storm: Option<String>,
+
+    #[command(flatten)]
+    pub(super) kernel: KernelArgs,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Args)]
 pub(super) struct FilterArgs {
-    /// Only this, in tcpdump's words: 'host 10.9.0.1 and not port 22', 'src port 80 or 443'; src is the local end of the connection, dst the remote one
+    /// In tcpdump's words: 'host 10.9.0.1 and not port 22'; src is the local end of a connection, dst the remote one
     #[arg(value_name = "FILTER", help_heading = "Filter")]
     pub(super) filter: Vec<String>,
     /// Only sockets of this process
@@ -160,7 +212,7 @@ pub(super) struct FilterArgs {
     /// Only this cgroup (v2), none below it: PATH or ID
     #[arg(long, help_heading = "Filter")]
     pub(super) cgroup: Option<String>,
-    /// rst,listen,tw,leak,drop,state,retransmit|all [default: rst,listen,tw,leak]
+    /// rst,listen,tw,leak,drop,state,retransmit|all [default: first four]
     #[arg(long, value_name = "LIST", help_heading = "Filter")]
     pub(super) events: Vec<String>,
     /// A socket in CLOSE_WAIT for longer is a leak [default: 60s]
@@ -168,7 +220,7 @@ pub(super) struct FilterArgs {
     pub(super) close_wait_after: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct OutputArgs {
     /// JSON instead of text, one object a line
     #[arg(long, help_heading = "Output")]
@@ -176,7 +228,7 @@ pub(super) struct OutputArgs {
     /// auto, always or never [default: auto]
     #[arg(long, value_name = "WHEN", help_heading = "Output")]
     pub(super) color: Option<String>,
-    /// Of like events tell so many a second, and count the others; off: tell all [default: 1000]
+    /// Like events told singly in a second, then counted; off: all [default: 1000]
     #[arg(long, value_name = "RATE", help_heading = "Output")]
     pub(super) storm: Option<String>,
     /// Exit with status 3 if events were lost
@@ -184,12 +236,12 @@ pub(super) struct OutputArgs {
     pub(super) strict: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct CaptureArgs {
     /// Also write all of it to a pcapng file, for Wireshark; -: to standard output
     #[arg(short, long, value_name = "FILE", help_heading = "Capture")]
     pub(super) write: Option<PathBuf>,
-    /// Read such a file instead of the kernel; asks for no privileges
+    /// Read such a file instead of the kernel; takes no privileges
     #[arg(short, long, value_name = "FILE", help_heading = "Capture")]
     pub(super) read: Option<PathBuf>,
     /// With -w: begin another file when this one would be longer: 100M, 1G
@@ -203,7 +255,7 @@ pub(super) struct CaptureArgs {
     pub(super) rotate_files: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Args)]
 pub(super) struct KernelArgs {
     /// Attach by auto, fentry, kprobe or tracepoint alone [default: auto]
     #[arg(long, value_name = "HOW", help_heading = "Kernel")]

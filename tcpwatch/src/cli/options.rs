@@ -1,11 +1,11 @@
 //! What was typed, checked and with its meaning.
 
 use super::args::{
-    CaptureArgs, DiagnoseArgs, DoctorArgs, ExplainArgs, FilterArgs, KernelArgs, OutputArgs, Page, Sub,
-    TopArgs, TraceArgs, Typed,
+    CaptureArgs, DiagnoseArgs, DoctorArgs, ExplainArgs, FilterArgs, KernelArgs, OutputArgs, Page, ReportArgs,
+    Sub, TopArgs, TraceArgs, Typed,
 };
 use super::filter::{self, Family};
-use super::{Command, Error, lookup, values};
+use super::{AgentOptions, Command, Error, lookup, values};
 use crate::capture::Rotation;
 use crate::host::Host;
 use crate::sink::time;
@@ -146,6 +146,16 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
         Some(Sub::Trace(args)) => Command::Trace(trace(*args, host)?),
         Some(Sub::Diagnose(args)) => Command::Diagnose(diagnose(*args, host)?),
         Some(Sub::Top(args)) => Command::Top(top(*args, host)?),
+        Some(Sub::Agent(args)) => {
+            let options = AgentOptions::new(*args);
+            // What is wrong is said now, not when the agent has long begun.
+            options.load(host)?;
+            Command::Agent(options)
+        }
+        Some(Sub::Report(args)) => {
+            let (options, output) = report(*args, host)?;
+            Command::Report(options, output)
+        }
         Some(Sub::Doctor(DoctorArgs { census, json, btf })) => {
             readable(btf.as_deref())?;
             Command::Doctor(DoctorOptions { json, census, btf })
@@ -195,6 +205,28 @@ fn top(args: TopArgs, host: &Host) -> Result<WatchOptions, Error> {
         stack,
         ..watch(filter, output, capture, kernel, host)?
     })
+}
+
+fn report(args: ReportArgs, host: &Host) -> Result<(WatchOptions, PathBuf), Error> {
+    let ReportArgs { read, output, filter } = args;
+    let Some(read) = read else {
+        return Err(Error::usage(
+            "a report is made of a capture, and none is named",
+            "`tcpwatch -w FILE` writes one, `tcpwatch report -r FILE` reads it",
+        ));
+    };
+    let output = output.unwrap_or_else(|| match read.as_path() {
+        stdin if stdin == Path::new("-") => PathBuf::from("report.html"),
+        file => file.with_extension("html"),
+    });
+    if output == read && output != Path::new("-") {
+        return Err(Error::usage(
+            format!("the page would be written over the capture `{}`", read.display()),
+            "name another file: `-o FILE`",
+        ));
+    }
+    let capture = CaptureArgs { read: Some(read), ..CaptureArgs::default() };
+    Ok((watch(filter, OutputArgs::default(), capture, KernelArgs::default(), host)?, output))
 }
 
 /// What makes no sense where a capture is read: it says what was seen, once and for all.
@@ -257,7 +289,7 @@ fn rotation(args: CaptureArgs) -> Result<Option<Rotation>, Error> {
     Ok(Some(rotation))
 }
 
-fn watch(
+pub(super) fn watch(
     args: FilterArgs,
     output: OutputArgs,
     capture: CaptureArgs,

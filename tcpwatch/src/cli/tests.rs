@@ -87,7 +87,7 @@ fn a_capture_is_read_with_all_it_has() {
     assert_eq!((options.filter.cgroup, options.cgroup.as_deref()), ([0; 2], Some("/a.slice")));
     assert_eq!(options.deliver, u32::MAX);
     assert_eq!(trace("-r a --events rst").deliver, deliver::RST);
-    assert_eq!(trace("-r a -w b").write.unwrap().path, std::path::PathBuf::from("b"));
+    assert_eq!(trace("-r a -w b").write.unwrap().path, PathBuf::from("b"));
 }
 
 #[test]

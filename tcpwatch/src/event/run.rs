@@ -33,6 +33,8 @@ pub struct Start {
 pub struct Standing {
     /// Its inode.
     pub netns: u32,
+    /// When it was looked at: nanoseconds since 1970 (UTC).
+    pub time_ns: u64,
     pub time_wait: Option<TimeWaitInfo>,
     /// What the kernel counted as `TCPTimeWaitOverflow` since the namespace began.
     pub refused_since_boot: Option<u64>,

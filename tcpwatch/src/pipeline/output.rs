@@ -184,6 +184,12 @@ impl Output {
         self.0.changed.notify_all();
     }
 
+    /// All of it is written, and well.
+    pub(super) fn is_done(&self) -> bool {
+        let state = self.0.lock();
+        state.done && state.failed.is_none()
+    }
+
     /// Waits until the reader has everything, however long it takes. Once `told` to end, only as long as it reads.
     pub(super) fn finish(self, told: &AtomicBool) -> io::Result<()> {
         let mut state = self.0.lock();

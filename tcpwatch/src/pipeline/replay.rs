@@ -4,11 +4,11 @@ use crate::capture::{Broken, Reader, Said};
 use crate::cli::{Exit, WatchOptions, flow};
 use crate::event::{CauseCount, Event, EventKind, Summary};
 use crate::sink::{Shown, Sink};
-use anyhow::{Context, Result, anyhow};
-use std::collections::HashMap;
+use anyhow::{Context, Result, anyhow, bail};
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::owner::Owner;
@@ -16,8 +16,47 @@ use tcpwatch_common::owner::Owner;
 /// Between two looks at what the user wants while a capture is played.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Opens a capture.
-pub(super) fn open(path: &Path) -> Result<Reader<Box<dyn Read>>> {
+/// A capture that was opened: a file, or a folder of files that follow each other.
+pub(super) struct Opened {
+    reader: Reader<Box<dyn Read>>,
+    path: PathBuf,
+    rest: VecDeque<PathBuf>,
+    /// Of the files before.
+    events: u64,
+    /// When the run began that was told last: each file of a rotation begins with it.
+    started: Option<u64>,
+}
+
+/// Opens a capture. In a folder every `*.pcapng` is a part, in the order of their names.
+pub(super) fn open(path: &Path) -> Result<Opened> {
+    let mut parts = parts(path)?;
+    let path = parts.pop_front().context("nothing to read")?;
+    let reader = open_one(&path)?;
+    Ok(Opened { reader, path, rest: parts, events: 0, started: None })
+}
+
+fn parts(path: &Path) -> Result<VecDeque<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(VecDeque::from([path.to_owned()]));
+    }
+    let cannot =
+        || format!("cannot read the folder {}\nhint: the folder of `tcpwatch agent --ring`", path.display());
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(path).with_context(cannot)? {
+        let file = entry.with_context(cannot)?.path();
+        if file.extension().is_some_and(|extension| extension.to_string_lossy().starts_with("pcapng")) {
+            parts.push(file);
+        }
+    }
+    if parts.is_empty() {
+        bail!("no capture lies in {}\nhint: the folder of `tcpwatch agent --ring`", path.display());
+    }
+    // Names of a rotation have the time in them, and a number behind it where several begin in one second.
+    parts.sort_by_key(|file| (file.with_extension(""), file.as_os_str().len(), file.clone()));
+    Ok(parts.into())
+}
+
+fn open_one(path: &Path) -> Result<Reader<Box<dyn Read>>> {
     let input: Box<dyn Read> = if path == Path::new("-") {
         Box::new(BufReader::new(io::stdin()))
     } else {
@@ -27,6 +66,52 @@ pub(super) fn open(path: &Path) -> Result<Reader<Box<dyn Read>>> {
         Box::new(BufReader::with_capacity(256 << 10, file))
     };
     Reader::new(input).map_err(|broken| told(path, &broken))
+}
+
+impl Opened {
+    pub(super) fn host(&self) -> &crate::capture::Host {
+        self.reader.host()
+    }
+
+    fn events(&self) -> u64 {
+        self.events + self.reader.events()
+    }
+
+    /// The next thing that is said.
+    fn advance(&mut self) -> Result<Option<Said>, Ended> {
+        loop {
+            match self.reader.advance() {
+                Ok(Some(Said::Start(start))) if self.started == Some(start.mono_ns) => {}
+                Ok(Some(said)) => {
+                    if let Said::Start(start) = &said {
+                        self.started = Some(start.mono_ns);
+                    }
+                    return Ok(Some(said));
+                }
+                Ok(None) => {
+                    let Some(next) = self.rest.pop_front() else { return Ok(None) };
+                    self.open_next(next)?;
+                }
+                // Killed in the middle of it, and started again: the next file goes on.
+                Err(broken @ Broken::CutOff { .. }) if !self.rest.is_empty() => {
+                    eprintln!(
+                        "tcpwatch: {}",
+                        told(&self.path, &broken).to_string().replace("\nhint: ", ": ")
+                    );
+                    let Some(next) = self.rest.pop_front() else { return Ok(None) };
+                    self.open_next(next)?;
+                }
+                Err(broken) => return Err(Ended::Broken(told(&self.path, &broken))),
+            }
+        }
+    }
+
+    fn open_next(&mut self, next: PathBuf) -> Result<(), Ended> {
+        self.events += self.reader.events();
+        self.reader = open_one(&next).map_err(Ended::Broken)?;
+        self.path = next;
+        Ok(())
+    }
 }
 
 fn told(path: &Path, broken: &Broken) -> anyhow::Error {
@@ -66,9 +151,13 @@ impl Seen {
     }
 }
 
-/// Shows a capture.
-pub(super) fn run(options: &WatchOptions, path: &Path, sink: &mut dyn Sink) -> Result<Exit> {
-    let mut reader = open(path)?;
+/// Shows a capture, from `path`.
+pub(super) fn run(
+    options: &WatchOptions,
+    path: &Path,
+    mut reader: Opened,
+    sink: &mut dyn Sink,
+) -> Result<Exit> {
     // Nothing can be missed here: a reader who is slow is waited for.
     sink.closing();
     let mut seen = Seen::default();
@@ -90,7 +179,7 @@ pub(super) fn run(options: &WatchOptions, path: &Path, sink: &mut dyn Sink) -> R
     sink.flush()?;
     match ended {
         Err(Ended::Output(error)) => return Err(error.into()),
-        Err(Ended::Broken(broken)) => return Err(told(path, &broken)),
+        Err(Ended::Broken(error)) => return Err(error),
         Ok(()) => {}
     }
     if !seen.closed && options.count.is_none_or(|count| seen.shown < count) {
@@ -135,7 +224,8 @@ impl Clock {
 
 enum Ended {
     Output(io::Error),
-    Broken(Broken),
+    /// The capture cannot be read on.
+    Broken(anyhow::Error),
 }
 
 impl From<io::Error> for Ended {
@@ -144,19 +234,15 @@ impl From<io::Error> for Ended {
     }
 }
 
-impl From<Broken> for Ended {
-    fn from(broken: Broken) -> Self {
-        Self::Broken(broken)
-    }
-}
-
 fn show(
     options: &WatchOptions,
-    reader: &mut Reader<Box<dyn Read>>,
+    reader: &mut Opened,
     sink: &mut dyn Sink,
     seen: &mut Seen,
 ) -> Result<(), Ended> {
     let mut clock = Clock::default();
+    // Of several runs in one folder only the last one's are shown: each has its own.
+    let mut books = None;
     while let Some(said) = reader.advance()? {
         if sink.over() {
             return Ok(());
@@ -186,10 +272,13 @@ fn show(
             Said::Event(_) => {}
             Said::Summary(summary) => {
                 seen.lost += summary.hooks.iter().map(|hook| hook.counters.lost + hook.missed).sum::<u64>();
-                seen.closed = true;
-                sink.summary(&summary)?;
+                books = Some(summary);
             }
         }
+    }
+    if let Some(summary) = books {
+        seen.closed = true;
+        sink.summary(&summary)?;
     }
     Ok(())
 }

@@ -6,12 +6,12 @@
 mod report;
 
 use super::clock::Clock;
-use super::is_closed_pipe;
 use super::leaks::Leaks;
 use super::owners::{complete, describe, name_owners};
 use super::standing;
 use super::stop::Stop;
 use super::storms::Storms;
+use super::{is_closed_pipe, told};
 use crate::cli::{Attach, Exit, WatchOptions};
 use crate::decode::{Raw, decode};
 use crate::diagnose::lately::{Around, Lately};
@@ -33,7 +33,6 @@ use crate::source::{Live, Settings};
 use anyhow::{Result, bail};
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tcpwatch_common::config::deliver;
@@ -50,8 +49,6 @@ const TURN: Duration = Duration::from_millis(100);
 const CLOCK_PACE: u32 = 8;
 /// Between two looks at what was lost.
 const LOSS_PACE: Duration = Duration::from_secs(1);
-/// Between two looks at the host's listeners, for a sink that shows them.
-const LOOK_PACE: Duration = Duration::from_secs(2);
 /// Longer than any program runs, unless its task has to wait for a CPU in the middle of it.
 const SETTLE: Duration = Duration::from_millis(10);
 /// How often to wait that long for a program that is in the middle of its account.
@@ -192,10 +189,7 @@ impl Run {
         // Not sooner: on the same core it would keep the hooks and the first line waiting.
         run.symbols = Symbols::load();
         match greeted {
-            Err(error) if !is_closed_pipe(&error) && error.is::<io::Error>() => {
-                Err(error.context(crate::CANNOT_WRITE))
-            }
-            Err(error) if !is_closed_pipe(&error) => Err(error),
+            Err(error) if !is_closed_pipe(&error) => Err(told(error)),
             _ => Ok(run),
         }
     }
@@ -233,7 +227,7 @@ impl Run {
     ) -> Result<Exit> {
         let deadline = options.duration.map(|duration| self.started + duration);
         let mut next_loss = Instant::now() + LOSS_PACE;
-        let mut next_look = Instant::now() + LOOK_PACE;
+        let mut looked = Instant::now();
         loop {
             // Until the names of the kernel's functions are read the first records wait, so that everything else goes on meanwhile.
             let drained = if self.symbols.ready() { self.drain(options, sink)? } else { Drained::All };
@@ -242,9 +236,9 @@ impl Run {
             }
             self.look_on();
             self.report_leaks(sink)?;
-            if sink.looks_again() && Instant::now() >= next_look {
+            if sink.looks_again().is_some_and(|pace| looked.elapsed() >= pace) {
                 sink.standing(&self.standing(options))?;
-                next_look = Instant::now() + LOOK_PACE;
+                looked = Instant::now();
             }
             if Instant::now() >= next_loss {
                 self.report_storms(options, sink, false)?;

@@ -58,6 +58,7 @@ impl Look {
         let counters = namespace.pid.and_then(|pid| Counters::read(&host.proc, pid, namespace.inode));
         self.standing.push(Standing {
             netns: view.netns,
+            time_ns: now.wall_ns,
             time_wait: view.sockets.time_wait.zip(limit).map(|(used, max)| TimeWaitInfo { used, max }),
             refused_since_boot: counters.and_then(|counters| counters.get("TcpExtTCPTimeWaitOverflow")),
             listeners: view

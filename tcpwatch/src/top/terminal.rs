@@ -20,6 +20,8 @@ const WAITING: usize = 16_384;
 const PACE: Duration = Duration::from_millis(100);
 /// While nothing does: the clock and the bars move on.
 const IDLE: Duration = Duration::from_secs(1);
+/// Between two looks at the host's listeners.
+const LOOK: Duration = Duration::from_secs(2);
 /// Events taken before the keys are looked at again.
 const BATCH: usize = 4_096;
 
@@ -218,8 +220,8 @@ impl Sink for TopSink {
         true
     }
 
-    fn looks_again(&self) -> bool {
-        !self.plays
+    fn looks_again(&self) -> Option<Duration> {
+        (!self.plays).then_some(LOOK)
     }
 
     fn over(&self) -> bool {

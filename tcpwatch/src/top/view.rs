@@ -241,7 +241,11 @@ fn right<'a>(text: impl Into<String>, width: usize) -> Cell<'a> {
 fn causes(frame: &mut Frame<'_>, area: Rect, model: &Model, line: Option<usize>, paint: &Paint) {
     let all = model.causes();
     if all.is_empty() {
-        return nothing(frame, area, "Nothing yet: no reset, no refused connection, no leak.");
+        let text = match &model.start {
+            Some(_) => "Nothing yet: no reset, no refused connection, no leak.",
+            None => "Not watching yet: the hooks are being attached.",
+        };
+        return nothing(frame, area, text);
     }
     let width = usize::from(area.width).saturating_sub(8 + 26 + 6 + 6 + 4);
     let row = |row: &&CauseRow| {

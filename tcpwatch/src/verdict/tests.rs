@@ -189,6 +189,7 @@ fn what_stands_is_judged_without_an_event() {
     };
     let fine = ListenerStanding { len: 1, ..listener.clone() };
     let standing = Standing {
+        time_ns: 0,
         netns: 7,
         time_wait: Some(TimeWaitInfo { used: 4_500, max: 5_000 }),
         refused_since_boot: Some(12),

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -162,6 +163,9 @@ struct Incident {
     /// Append what `tcpwatch diagnose` said to a file
     #[arg(long, value_name = "FILE")]
     text: Option<String>,
+    /// Keep captures and their reports in this folder
+    #[arg(long, value_name = "DIR")]
+    captures: Option<PathBuf>,
     /// Name every incident
     #[arg(long)]
     list: bool,
@@ -249,6 +253,7 @@ fn work() -> Result<bool> {
                 programs,
                 families,
                 text: args.text,
+                captures: args.captures,
             })
         }
         Verb::Histories(args) => {

@@ -83,16 +83,18 @@ impl Tool {
             }
             (_, out) => ours = out,
         }
-        let err = child.stderr.take();
+        let mut err = child.stderr.take();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&said);
         let stderr = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(mut err) = err {
-                // What was read before an error is still worth showing.
-                drop(err.read_to_end(&mut bytes));
+            let mut bytes = [0; 4096];
+            // What was read before an error is still worth showing.
+            while let Some(Ok(count @ 1..)) = err.as_mut().map(|err| err.read(&mut bytes)) {
+                heard.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&bytes[..count]);
             }
-            String::from_utf8_lossy(&bytes).into_owned()
+            String::from_utf8_lossy(&heard.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
         });
-        Ok(Running { child, shared, reader, stderr: Some(stderr), ours })
+        Ok(Running { child, shared, reader, stderr: Some(stderr), said, ours })
     }
 
     /// The whole of a run that ends by itself.
@@ -141,10 +143,16 @@ pub(crate) struct Running {
     shared: Arc<Shared>,
     reader: Option<JoinHandle<()>>,
     stderr: Option<JoinHandle<String>>,
+    said: Arc<Mutex<Vec<u8>>>,
     ours: Option<ChildStdout>,
 }
 
 impl Running {
+    /// What it wrote to standard error so far.
+    pub(crate) fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }

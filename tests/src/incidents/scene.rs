@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,14 @@ const CALM: Duration = Duration::from_millis(600);
 pub(super) struct Lab {
     pub(super) tcpwatch: String,
     pub(super) programs: Programs,
+    /// Where captures and their reports stay; a folder of its own otherwise.
+    pub(super) captures: Option<PathBuf>,
 }
 
 pub(super) struct Scene<'a> {
     pub(super) lab: &'a Lab,
+    /// What its capture is called.
+    pub(super) name: String,
     pub(super) family: Family,
     pub(super) pair: Pair,
     servers: Vec<Daemon>,
@@ -75,9 +80,10 @@ impl Seen {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(lab: &'a Lab, family: Family) -> Result<Self> {
+    pub(super) fn new(lab: &'a Lab, name: &str, family: Family) -> Result<Self> {
+        let name = format!("incident-{name}-{}", family.label());
         let (pair, servers, kept) = (Pair::new()?, Vec::new(), Vec::new());
-        Ok(Self { lab, family, pair, servers, kept, watch: None, before: Counters::default() })
+        Ok(Self { lab, name, family, pair, servers, kept, watch: None, before: Counters::default() })
     }
 
     /// The host in trouble.
@@ -138,7 +144,9 @@ impl<'a> Scene<'a> {
             |command: &[&str]| Tool::plain(&self.lab.tcpwatch, &[command, &usual, more].concat()).spawn();
         // The trace shows each event that the diagnosis has to add up.
         let trace = start(&["trace", "--json"])?.started().context("tcpwatch trace")?;
-        let mut diagnosis = start(&["diagnose", "--json", "--for", "1h"])?;
+        let capture = self.capture();
+        let capture = capture.to_str().context("a name that is no text")?;
+        let mut diagnosis = start(&["diagnose", "--json", "--for", "1h", "-w", capture])?;
         diagnosis
             .wait_lines(1, "the state at the start", |line| line.contains(r#""phase":"found""#))
             .context("tcpwatch diagnose --json")?;
@@ -167,6 +175,7 @@ impl<'a> Scene<'a> {
             "diagnose printed {} lines of JSON, not 2",
             diagnosis.stdout.len()
         );
+        self.again(&diagnosis.stdout).context("the capture of the diagnosis")?;
         let last = diagnosis.stdout.last().context("diagnose printed nothing")?;
         Ok(Seen {
             missed: crate::judge::missed(std::slice::from_ref(&books.summary)),
@@ -179,6 +188,35 @@ impl<'a> Scene<'a> {
             after,
             late,
         })
+    }
+
+    fn capture(&self) -> PathBuf {
+        let folder = self.lab.captures.clone().unwrap_or_else(std::env::temp_dir);
+        folder.join(format!("{}.pcapng", self.name))
+    }
+
+    /// From its capture the same diagnosis comes again, byte for byte, and a report.
+    fn again(&self, lines: &[String]) -> Result<()> {
+        let capture = self.capture();
+        let path = capture.to_str().context("a name that is no text")?;
+        let again = Tool::plain(&self.lab.tcpwatch, &["diagnose", "--json", "-r", path]).run()?;
+        again.exits(0)?;
+        again.is_silent()?;
+        ensure!(again.stdout == lines, "it says {:?} instead of {lines:?}", again.stdout);
+        let report = Tool::plain(&self.lab.tcpwatch, &["report", "-r", path]).run()?;
+        report.exits(0)?;
+        let page = capture.with_extension("html");
+        let text = std::fs::read_to_string(&page).context("no report")?;
+        let last: Value = serde_json::from_str(lines.last().context("no diagnosis")?)?;
+        let verdicts = last["verdicts"].as_array().context("a diagnosis without verdicts")?;
+        for cause in verdicts.iter().filter_map(|verdict| verdict["cause"].as_str()) {
+            ensure!(text.contains(cause), "the report does not speak of {cause}");
+        }
+        if self.lab.captures.is_none() {
+            std::fs::remove_file(&capture)?;
+            std::fs::remove_file(&page)?;
+        }
+        Ok(())
     }
 
     /// Waits until the kernel's books of the host rest.

@@ -1,3 +1,5 @@
+//! Every view on a small screen and on a large one, against a golden page.
+
 use super::*;
 use crate::cli::Wanted;
 use crate::event::{
