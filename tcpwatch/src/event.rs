@@ -102,6 +102,16 @@ pub struct OwnerInfo {
     pub cgroup_id: u64,
 }
 
+impl OwnerInfo {
+    /// What tells two processes apart, even of one pid: pid and start, in the units that `/proc` has for it. The programs know the
+    /// nanosecond, of what was there before only `/proc` tells.
+    pub const fn identity(&self) -> (Option<u32>, u64) {
+        /// Nanoseconds of a `USER_HZ` tick.
+        const TICK: u64 = 10_000_000;
+        (self.pid, self.start_ns / TICK)
+    }
+}
+
 /// Whether the task on the CPU has anything to do with the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskContext {
@@ -445,6 +455,23 @@ mod tests {
         }
         assert_eq!(Flags::parse("SYN|"), None);
         assert_eq!(Flags::parse(""), None);
+    }
+
+    #[test]
+    fn a_process_is_the_same_whether_the_kernel_or_proc_tells_its_start() {
+        let owner = |start_ns| OwnerInfo {
+            pid: Some(5),
+            comm: "proxy".into(),
+            exe: None,
+            uid: 0,
+            cgroup: None,
+            container: None,
+            how: "io",
+            start_ns,
+            cgroup_id: 0,
+        };
+        assert_eq!(owner(1_234_567_890).identity(), owner(1_230_000_000).identity());
+        assert_ne!(owner(1_234_567_890).identity(), owner(1_240_000_000).identity());
     }
 
     #[test]

@@ -214,6 +214,12 @@ impl Metrics {
         Ok(page)
     }
 
+    /// The same in the older format (text, 0.0.4), for whoever does not ask for the new one: a family has the name that its series have,
+    /// and there are neither units nor an end.
+    pub(super) fn plain_page(&self) -> Result<String, std::fmt::Error> {
+        Ok(plain(&self.page()?))
+    }
+
     pub(super) fn start(&self, start: &Start) {
         self.attached.clear();
         for hook in &start.hooks {
@@ -296,7 +302,7 @@ impl Metrics {
         if !state.leaks.contains_key(&key) && state.leaks.len() >= self.max_series {
             key = (OTHER.to_owned(), String::new());
         }
-        let holder = event.owner.as_ref().map_or((None, 0), |owner| (owner.pid, owner.start_ns));
+        let holder = event.owner.as_ref().map_or((None, 0), OwnerInfo::identity);
         let told = (event.count, Instant::now());
         state.leaks.entry(key).or_default().insert((holder.0, holder.1, event.netns.unwrap_or(0)), told);
         self.show_leaks(&state);
@@ -369,6 +375,32 @@ impl Metrics {
         let outcome = if well { "success" } else { "failure" };
         self.reloads.get_or_create(&Outcome { outcome }).inc();
     }
+}
+
+fn plain(page: &str) -> String {
+    // HELP stands in front of TYPE, which tells what the family is called.
+    let types: HashMap<&str, &str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let named = |family: &str| match types.get(family).copied() {
+        Some("counter") => format!("{family}_total"),
+        Some("info") => format!("{family}_info"),
+        _ => family.to_owned(),
+    };
+    let mut plain = String::with_capacity(page.len());
+    for line in page.lines() {
+        if let Some((family, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            plain += &format!("# HELP {} {help}\n", named(family));
+        } else if let Some((family, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            let kind = if kind == "info" { "gauge" } else { kind };
+            plain += &format!("# TYPE {} {kind}\n", named(family));
+        } else if !line.starts_with('#') {
+            plain += line;
+            plain.push('\n');
+        }
+    }
+    plain
 }
 
 fn bounded(known: bool, process: String, container: String) -> (String, String) {
@@ -483,6 +515,16 @@ mod tests {
         assert_eq!(value(&page, "tcpwatch_listen_queue_length{listener=\"0.0.0.0:81\""), Some(9.0));
         assert_eq!(value(&page, "tcpwatch_listen_queue_length{listener=\"0.0.0.0:80\""), None);
         assert_eq!(value(&page, "tcpwatch_time_wait_limit{netns=\"7\"}"), Some(100.0));
+    }
+
+    #[test]
+    fn the_older_format_calls_families_as_their_series() {
+        let page = "# HELP a_b What.\n# TYPE a_b counter\na_b_total{x=\"1\"} 5\n# HELP c Info.\n# TYPE c info\nc_info{v=\"2\"} 1\n\
+                    # HELP d_seconds S.\n# TYPE d_seconds gauge\n# UNIT d_seconds seconds\nd_seconds 1.5\n# EOF\n";
+        let expected = "# HELP a_b_total What.\n# TYPE a_b_total counter\na_b_total{x=\"1\"} 5\n\
+                        # HELP c_info Info.\n# TYPE c_info gauge\nc_info{v=\"2\"} 1\n\
+                        # HELP d_seconds S.\n# TYPE d_seconds gauge\nd_seconds 1.5\n";
+        assert_eq!(plain(page), expected);
     }
 
     #[test]

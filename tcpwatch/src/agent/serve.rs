@@ -4,7 +4,7 @@ use super::metrics::Metrics;
 use anyhow::{Context, Result};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -17,6 +17,8 @@ use tokio::sync::Semaphore;
 
 /// What Prometheus asks for by name.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Whoever does not gets this.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Scrapers at once; more of them wait.
 const AT_ONCE: usize = 16;
@@ -87,16 +89,18 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
 }
 
 fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>> {
-    reply(request.method(), request.uri().path(), metrics)
+    let accepts = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
+    let openmetrics = accepts.contains("application/openmetrics-text");
+    reply(request.method(), request.uri().path(), openmetrics, metrics)
 }
 
-fn reply(method: &Method, path: &str, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn reply(method: &Method, path: &str, openmetrics: bool, metrics: &Metrics) -> Response<Full<Bytes>> {
     let (status, kind, body) = match path {
         _ if method != Method::GET && method != Method::HEAD => {
             (StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET it\n".to_owned())
         }
-        "/metrics" => match metrics.page() {
-            Ok(page) => (StatusCode::OK, OPENMETRICS, page),
+        "/metrics" => match if openmetrics { metrics.page() } else { metrics.plain_page() } {
+            Ok(page) => (StatusCode::OK, if openmetrics { OPENMETRICS } else { PROMETHEUS }, page),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
         "/" => (StatusCode::OK, TEXT, "tcpwatch agent: figures are at /metrics\n".to_owned()),
@@ -134,6 +138,12 @@ mod tests {
             ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
         };
         let page = get("/metrics");
+        assert!(page.contains("version=0.0.4") && !page.contains("# EOF"), "{page}");
+        let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+        let page = ask(
+            address,
+            &format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{accept}\r\nConnection: close\r\n\r\n"),
+        );
         assert!(
             page.starts_with("HTTP/1.1 200") && page.contains("openmetrics-text") && page.contains("# EOF"),
             "{page}"

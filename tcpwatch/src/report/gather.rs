@@ -59,10 +59,22 @@ impl<K: Eq + Hash + Ord + Clone> Counts<K> {
         }
     }
 
+    /// Not less than that.
+    fn raise(&mut self, key: &K, count: u64) {
+        if let Some(row) = self.rows.get_mut(key) {
+            *row = (*row).max(count);
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.rows.values().sum::<u64>() + self.others
+    }
+
     /// The largest, and how many there are more and what they count.
     pub(super) fn top(&self, most: usize) -> (Vec<(&K, u64)>, usize, u64) {
         let mut rows: Vec<_> = self.rows.iter().map(|(key, count)| (key, *count)).collect();
         rows.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
+        rows.retain(|(_, count)| *count > 0);
         let rest = rows.split_off(most.min(rows.len()));
         let count = rest.iter().map(|(_, count)| count).sum::<u64>() + self.others;
         (rows, rest.len(), count)
@@ -221,19 +233,30 @@ impl Gathered {
             sites: Counts::default(),
             examples: Vec::new(),
         });
-        row.count += event.count;
         row.last_ns = event.time_ns;
-        row.series[at] += event.count;
+        // Of a leak the same sockets are told again and again: the most that was held.
+        let leak = event.kind == EventKind::CloseWaitLeak;
+        if leak {
+            row.series[at] = row.series[at].max(event.count);
+        } else {
+            row.count += event.count;
+            row.series[at] += event.count;
+        }
+        let count = if leak { 0 } else { event.count };
         let owner = event.owner.as_ref().map_or_else(|| "nobody is known".to_owned(), named);
-        row.owners.add(&owner, event.count);
+        row.owners.add(&owner, count);
+        if leak {
+            row.owners.raise(&owner, event.count);
+            row.count = row.owners.sum();
+        }
         if let Some(remote) = event.remote {
-            row.peers.add(&remote.addr.to_string(), event.count);
+            row.peers.add(&remote.addr.to_string(), count);
         }
         if let Some(state) = event.state {
-            row.states.add(&state, event.count);
+            row.states.add(&state, count);
         }
         if let Some(site) = &event.site {
-            row.sites.add(&site.to_string(), event.count);
+            row.sites.add(&site.to_string(), count);
         }
         match row.examples.len() {
             0..EXAMPLES => row.examples.push(event.clone()),
@@ -244,7 +267,8 @@ impl Gathered {
 
     fn process(&mut self, event: &Event) {
         let Some(owner) = &event.owner else { return };
-        let key = (owner.pid, owner.start_ns, owner.comm.to_string());
+        let (pid, start) = owner.identity();
+        let key = (pid, start, owner.comm.to_string());
         if self.processes.len() >= ROWS && !self.processes.contains_key(&key) {
             self.other_processes += 1;
             return;

@@ -49,7 +49,7 @@ pub(super) fn page(all: &mut Gathered, summary: &Summary) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 // Nothing may be asked for, even if a name in the capture should look like markup.
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
+                meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
                 meta name="generator" content={ "tcpwatch " (crate::VERSION) };
                 // Browsers would ask for one.
                 link rel="icon" href="data:,";

@@ -13,6 +13,8 @@ pub(super) const COLORS: [&str; 8] =
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 52.0;
 const BOTTOM: f64 = 22.0;
+/// Room for the unit above the axis.
+const TOP: f64 = 24.0;
 
 /// Where a plot is drawn.
 struct Area {
@@ -26,7 +28,7 @@ impl Area {
     fn new(axis: &Axis, height: f64, most: u64) -> Self {
         Self {
             width: WIDTH - LEFT - 8.0,
-            height: height - BOTTOM - 8.0,
+            height: height - BOTTOM - TOP,
             columns: axis.used.max(1),
             most: ceiling(most),
         }
@@ -37,7 +39,7 @@ impl Area {
     }
 
     fn y(&self, count: u64) -> f64 {
-        8.0 + self.height * (1.0 - count as f64 / self.most as f64)
+        TOP + self.height * (1.0 - count as f64 / self.most as f64)
     }
 }
 
@@ -71,7 +73,7 @@ fn frame(area: &Area, axis: &Axis, unit: &str) -> Markup {
             line class="grid" x1=(round(area.x(column))) x2=(round(area.x(column))) y1=(round(base)) y2=(round(base + 4.0)) {}
             text x=(round(area.x(column))) y=(round(base + 17.0)) text-anchor=(anchor(column, area.columns)) { (stamp(column)) }
         }
-        text x="4" y="10" { (unit) }
+        text class="faint" x=(LEFT) y="12" { (unit) }
     }
 }
 
@@ -172,12 +174,12 @@ pub(super) fn queue(axis: &Axis, name: &str, listener: &Listener) -> Markup {
             (frame(&area, axis, "connections"))
             @if listener.max.is_some() {
                 line class="limit" x1=(LEFT) x2=(LEFT + area.width) y1=(round(area.y(max))) y2=(round(area.y(max))) {}
-                text class="limit" x=(LEFT + area.width - 4.0) y=(round(area.y(max) - 4.0)) text-anchor="end" { "limit " (max) }
+                text class="limit" x=(LEFT + 6.0) y=(round(area.y(max) - 4.0)) { "limit " (max) }
             }
             path class="queue" d=(line) {}
             @for (x, y) in &dots { circle class="dot" cx=(round(*x)) cy=(round(*y)) r="2.5" {} }
             @for x in &refused {
-                path class="refused" d={ "M" (round(x - 4.0)) " 12l8 8m0 -8l-8 8" } {}
+                path class="refused" d={ "M" (round(x - 4.0)) " 26l8 8m0 -8l-8 8" } {}
             }
         }
     }

@@ -204,7 +204,8 @@ impl Model {
         }
         if let Some(owner) = &event.owner {
             make_room(&mut self.processes, |row| row.last.time_ns);
-            let key = (owner.pid, owner.start_ns, owner.comm.clone());
+            let (pid, start) = owner.identity();
+            let key = (pid, start, owner.comm.clone());
             let row = self.processes.entry(key).or_insert_with(|| ProcessRow {
                 pid: owner.pid,
                 comm: owner.comm.clone(),

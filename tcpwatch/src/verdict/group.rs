@@ -87,7 +87,7 @@ impl Group {
     pub(super) fn add(&mut self, event: &Event) {
         *self.kinds.entry(event.kind).or_default() += event.count;
         if let Some(owner) = &event.owner {
-            let identity = (owner.pid, owner.start_ns);
+            let identity = owner.identity();
             if self.who.len() < TOLD_APART || self.who.contains_key(&identity) {
                 let party = self.who.entry(identity).or_insert_with(|| (owner.clone(), 0));
                 party.1 += event.count;
@@ -121,7 +121,7 @@ impl Group {
         self.timewait = event.timewait.or(self.timewait);
         if event.kind == EventKind::CloseWaitLeak {
             // The same sockets are told again and again.
-            let identity = event.owner.as_ref().map_or((None, 0), |owner| (owner.pid, owner.start_ns));
+            let identity = event.owner.as_ref().map_or((None, 0), |owner| owner.identity());
             self.leaking.insert(identity, event.count);
         }
         if self.first_ns == 0 {

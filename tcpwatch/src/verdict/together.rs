@@ -161,11 +161,10 @@ pub(super) fn join(mut verdicts: Vec<Verdict>) -> Vec<Verdict> {
 }
 
 fn same_service(leak: &Verdict, queue: &Verdict) -> bool {
-    let same_process = leak.who.iter().any(|a| {
-        queue.who.iter().any(|b| {
-            a.owner.pid.is_some() && (a.owner.pid, a.owner.start_ns) == (b.owner.pid, b.owner.start_ns)
-        })
-    });
+    let same_process = leak
+        .who
+        .iter()
+        .any(|a| queue.who.iter().any(|b| a.owner.pid.is_some() && a.owner.identity() == b.owner.identity()));
     // A master listens, a worker leaks: the same program on the same port.
     let same_program = leak.who.iter().any(|a| queue.who.iter().any(|b| a.owner.comm == b.owner.comm));
     let same_place = leak.services.iter().any(|service| queue.services.contains(service));
