@@ -406,6 +406,22 @@ fn files_follow_each_other_and_each_can_be_read_alone() {
 }
 
 #[test]
+fn a_beginning_longer_than_a_file_does_not_make_a_file_per_event() {
+    let rotation = Rotation { path: PathBuf::from("a"), size: Some(64 << 10), ..Rotation::default() };
+    let (mut sink, files) = sink(rotation);
+    let mut many = standing();
+    many[0].listeners = vec![many[0].listeners[0].clone(); 1_000];
+    say(&mut sink, &[Said::Start(start()), Said::Standing(many)]);
+    for _ in 0..10 {
+        say(&mut sink, &[Said::Event(Box::new(full(EventKind::RstSent)))]);
+    }
+    assert_eq!(files.borrow().len(), 10, "one event each, and none with nothing");
+    for bytes in files.borrow().values() {
+        assert_eq!(read(bytes).0.len(), 3);
+    }
+}
+
+#[test]
 fn the_oldest_of_so_many_files_is_written_over() {
     let rotation =
         Rotation { path: PathBuf::from("a"), size: Some(64 << 10), files: Some(2), ..Rotation::default() };

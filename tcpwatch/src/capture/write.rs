@@ -13,6 +13,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// More than the bytes that blocks have beside the texts in them: a packet's interface, headers, options.
+const FRAME: usize = 768;
+
 /// The interface that stands for all: the first one.
 const ALL: u32 = 0;
 
@@ -80,6 +83,8 @@ pub struct CaptureSink {
     out: Option<Box<dyn Out>>,
     /// Of the file at hand.
     written: u64,
+    /// It has more than what each file begins with.
+    holds: bool,
     opened: Instant,
     /// Of files with this name.
     number: u32,
@@ -129,6 +134,7 @@ impl CaptureSink {
             host,
             out: Some(out),
             written: 0,
+            holds: false,
             opened: Instant::now(),
             number: 0,
             path: base.clone(),
@@ -160,8 +166,8 @@ impl CaptureSink {
         block::interface(&mut self.blocks, APPLICATION, "every network namespace of the host");
         self.blocks.extend_from_slice(&self.start);
         self.blocks.extend_from_slice(&self.standing);
-        self.put(Weight::Must)?;
-        Ok(())
+        self.holds = false;
+        self.put_beginning()
     }
 
     fn put(&mut self, weight: Weight) -> io::Result<Shown> {
@@ -169,8 +175,17 @@ impl CaptureSink {
         let shown = out.put(&self.blocks, weight).map_err(|error| Unwritable::wrap(&self.path, error))?;
         if shown == Shown::Yes {
             self.written += self.blocks.len() as u64;
+            self.holds = true;
         }
         Ok(shown)
+    }
+
+    /// What each file begins with, or the next one will.
+    fn put_beginning(&mut self) -> io::Result<()> {
+        let held = self.holds;
+        self.put(Weight::Must)?;
+        self.holds = held;
+        Ok(())
     }
 
     fn show(&mut self) -> io::Result<()> {
@@ -181,8 +196,8 @@ impl CaptureSink {
     /// Begins another file if it is time for it.
     fn rotate(&mut self, more: usize) -> io::Result<()> {
         let full = self.rotation.size.is_some_and(|size| {
-            // A file has at least one event, however long that is.
-            self.written + more as u64 > size && self.written > self.start.len() as u64 + 1024
+            // A file has at least one event, however long that or its beginning is.
+            more > 0 && self.written + (more + FRAME) as u64 > size && self.holds
         });
         let old = self.rotation.every.is_some_and(|every| self.opened.elapsed() >= every);
         if !full && !old {
@@ -255,45 +270,46 @@ impl Sink for CaptureSink {
         let message = format!("tcpwatch {} began to watch on kernel {}", start.version, start.kernel);
         self.journal(start.time_ns, start.mono_ns, &message);
         self.start.clone_from(&self.blocks);
-        self.put(Weight::Must)?;
+        self.put_beginning()?;
         self.show()
     }
 
     fn event(&mut self, event: &Event) -> io::Result<Shown> {
         json::event(&mut self.line, event)?;
-        self.rotate(self.line.len())?;
+        let Some(packet) = packet::of(event) else {
+            let message = message(event);
+            self.rotate(self.line.len() + message.len())?;
+            self.blocks.clear();
+            self.journal(event.time_ns, event.mono_ns, &message);
+            return self.put(crate::sink::weight(event));
+        };
+        self.explain(event, packet.note);
+        self.rotate(self.line.len() + self.comment.len())?;
         self.blocks.clear();
-        match packet::of(event) {
-            None => self.journal(event.time_ns, event.mono_ns, &message(event)),
-            Some(packet) => {
-                let netns = event.netns.unwrap_or(0);
-                let next = u32::try_from(self.interfaces.len() + 1).unwrap_or(u32::MAX);
-                let interface = if netns == 0 { ALL } else { *self.interfaces.get(&netns).unwrap_or(&next) };
-                if interface == next {
-                    let name = format!("netns {netns}");
-                    block::interface(&mut self.blocks, &name, "a network namespace, by its inode");
-                }
-                self.explain(event, packet.note);
-                block::packet(
-                    &mut self.blocks,
-                    &block::Packet {
-                        interface,
-                        time_ns: event.time_ns,
-                        direction: packet.direction,
-                        bytes: &packet.headers,
-                        length: packet.length,
-                        comment: &self.comment,
-                        event: &self.line,
-                    },
-                );
-                let shown = self.put(crate::sink::weight(event))?;
-                if shown == Shown::Yes && interface == next {
-                    self.interfaces.insert(netns, next);
-                }
-                return Ok(shown);
-            }
+        let netns = event.netns.unwrap_or(0);
+        let next = u32::try_from(self.interfaces.len() + 1).unwrap_or(u32::MAX);
+        let interface = if netns == 0 { ALL } else { *self.interfaces.get(&netns).unwrap_or(&next) };
+        if interface == next {
+            let name = format!("netns {netns}");
+            block::interface(&mut self.blocks, &name, "a network namespace, by its inode");
         }
-        self.put(crate::sink::weight(event))
+        block::packet(
+            &mut self.blocks,
+            &block::Packet {
+                interface,
+                time_ns: event.time_ns,
+                direction: packet.direction,
+                bytes: &packet.headers,
+                length: packet.length,
+                comment: &self.comment,
+                event: &self.line,
+            },
+        );
+        let shown = self.put(crate::sink::weight(event))?;
+        if shown == Shown::Yes && interface == next {
+            self.interfaces.insert(netns, next);
+        }
+        Ok(shown)
     }
 
     /// Whoever reads the capture may want to judge it.
@@ -313,15 +329,17 @@ impl Sink for CaptureSink {
         }
         let now = all.first().map_or_else(crate::sink::time::now_ns, |one| one.time_ns);
         json::standing(&mut self.line, all, now)?;
+        self.rotate(self.line.len())?;
         self.blocks.clear();
         self.journal(now, 0, "listeners and TIME_WAIT tables as they stand");
         self.standing.clone_from(&self.blocks);
-        self.put(Weight::Must)?;
+        self.put_beginning()?;
         Ok(())
     }
 
     fn lost(&mut self, lost: &Lost) -> io::Result<Shown> {
         json::lost(&mut self.line, lost)?;
+        self.rotate(self.line.len())?;
         self.blocks.clear();
         let message = format!("{} events of {} were lost", lost.count, lost.hook);
         self.journal(lost.time_ns, lost.mono_ns, &message);
@@ -344,6 +362,7 @@ impl Sink for CaptureSink {
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
         json::summary(&mut self.line, summary)?;
+        self.rotate(self.line.len())?;
         self.blocks.clear();
         self.journal(summary.time_ns, summary.mono_ns, "tcpwatch stopped watching; its books");
         let mut all = Statistics::default();
