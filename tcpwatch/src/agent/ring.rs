@@ -48,10 +48,12 @@ impl Ring {
         files.sort_by_key(|(_, _, at)| std::cmp::Reverse(*at));
         let room = self.max / (FILES + 1) * FILES;
         let mut sum = 0;
-        for (path, size, at) in files {
+        for (number, (path, size, at)) in files.into_iter().enumerate() {
             sum += size;
             let old = now.duration_since(at).is_ok_and(|age| age > self.keep);
-            if (old || sum > room)
+            // By number, too: the last bytes of a file may still be on their way to it, and none is longer than its share.
+            let many = number as u64 >= FILES;
+            if (old || many || sum > room)
                 && let Err(error) = std::fs::remove_file(&path)
             {
                 eprintln!("tcpwatch: cannot remove {}: {error}", path.display());
