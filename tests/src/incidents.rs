@@ -66,8 +66,8 @@ const INCIDENTS: &[Incident] = &[
     incident("d-flood-nocookies", "the same without SYN cookies", site::no_cookies),
 ];
 
-/// How often an incident is played again, as in [`crate::run`]: 7.x preempts programs, the longer they take the more.
-const AGAIN: usize = 3;
+/// How often an incident is played again: 7.x preempts programs, under emulation and three watchers in every other run.
+const AGAIN: usize = 6;
 
 /// What went wrong while the kernel left out runs of tcpwatch's programs, as tcpwatch itself says: an event that fell into such a
 /// run is lost, said so, and no fault of the incident. It is played again, and the last time counts.
