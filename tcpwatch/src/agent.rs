@@ -86,11 +86,6 @@ impl Agent {
             next_sweep: Instant::now(),
         })
     }
-
-    /// systemd is told what happens.
-    pub fn notify(&self) -> &Notify {
-        &self.notify
-    }
 }
 
 /// SIGHUP: the file is read at once, and the run begins anew only if it is in order.

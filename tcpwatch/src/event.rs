@@ -4,6 +4,8 @@
 //! without changing what users read. What is not known is `None`, never 0 or "".
 
 mod run;
+#[cfg(test)]
+pub(crate) mod samples;
 
 pub use run::{
     CauseCount, Direction, HookBooks, HookStatus, Lifetimes, ListenerStanding, Lost, Reconciliation,
@@ -71,6 +73,14 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+impl Endpoint {
+    /// Where who answers here may listen: on this address, or on all.
+    pub fn listeners(self) -> [Self; 3] {
+        let any = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
+        [self, Self { addr: any[0], ..self }, Self { addr: any[1], ..self }]
+    }
+}
+
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.addr {
@@ -103,6 +113,12 @@ pub struct OwnerInfo {
 }
 
 impl OwnerInfo {
+    /// `nginx[812]`, with `?` where the pid is not visible from here.
+    pub fn named(&self) -> String {
+        let pid = self.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+        format!("{}[{pid}]", self.comm)
+    }
+
     /// What tells two processes apart, even of one pid: pid and start, in the units that `/proc` has for it. The programs know the
     /// nanosecond, of what was there before only `/proc` tells.
     pub const fn identity(&self) -> (Option<u32>, u64) {
@@ -459,19 +475,15 @@ mod tests {
 
     #[test]
     fn a_process_is_the_same_whether_the_kernel_or_proc_tells_its_start() {
-        let owner = |start_ns| OwnerInfo {
-            pid: Some(5),
-            comm: "proxy".into(),
-            exe: None,
-            uid: 0,
-            cgroup: None,
-            container: None,
-            how: "io",
-            start_ns,
-            cgroup_id: 0,
-        };
+        let owner = |start_ns| OwnerInfo { start_ns, ..samples::owner(5, "proxy") };
         assert_eq!(owner(1_234_567_890).identity(), owner(1_230_000_000).identity());
         assert_ne!(owner(1_234_567_890).identity(), owner(1_240_000_000).identity());
+    }
+
+    #[test]
+    fn an_address_is_listened_on_by_itself_or_by_all() {
+        let names = samples::end("10.9.0.1:80").listeners().map(|end| end.to_string());
+        assert_eq!(names, ["10.9.0.1:80", "0.0.0.0:80", "[::]:80"]);
     }
 
     #[test]

@@ -89,17 +89,14 @@ pub fn top(options: &WatchOptions, host: &Host) -> Result<Exit> {
 
 /// `tcpwatch agent`: a run after the other, until it is told to end; another one begins when the configuration was read again.
 pub fn agent(options: &AgentOptions, host: &Host) -> Result<Exit> {
-    let (first, _) = options.load(host)?;
+    let (mut config, mut watched) = options.load(host)?;
+    let listen = config.listen;
     let (again, there) = (options.clone(), host.clone());
-    let agent = Agent::new(&first, move || Ok(again.load(&there).map(drop)?))?;
+    let agent = Agent::new(&config, move || Ok(again.load(&there).map(drop)?))?;
     if let Some(address) = agent.listens() {
         eprintln!("tcpwatch: figures are at http://{address}/metrics");
     }
     loop {
-        let (config, watched) = options.load(host)?;
-        if config.listen != first.listen {
-            eprintln!("tcpwatch: `listen` has changed: that takes a restart");
-        }
         let exit = with(&watched, host, |outputs| {
             let sink = agent.sink(&config)?;
             Ok(match &config.ring {
@@ -112,6 +109,10 @@ pub fn agent(options: &AgentOptions, host: &Host) -> Result<Exit> {
         }
         let file = agent.file().map_or_else(|| "the flags".to_owned(), |file| file.display().to_string());
         eprintln!("tcpwatch: begins anew with what {file} says");
+        (config, watched) = options.load(host)?;
+        if config.listen != listen {
+            eprintln!("tcpwatch: `listen` has changed: that takes a restart");
+        }
     }
 }
 

@@ -414,21 +414,8 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::samples::{end, owner};
     use crate::event::{Cause, Certainty, Endpoint, HookStatus, ListenerStanding, TimeWaitInfo};
-
-    fn owner(pid: u32, comm: &str) -> OwnerInfo {
-        OwnerInfo {
-            pid: Some(pid),
-            comm: comm.into(),
-            exe: None,
-            uid: 0,
-            cgroup: None,
-            container: None,
-            how: "accept",
-            start_ns: 1,
-            cgroup_id: 0,
-        }
-    }
 
     fn event(kind: EventKind, pid: u32, comm: &str, count: u64) -> Event {
         let cause = Cause {
@@ -438,7 +425,7 @@ mod tests {
             evidence: Vec::new(),
             fix: None,
         };
-        let local = Some(Endpoint { addr: "10.9.0.1".parse().unwrap(), port: 80 });
+        let local = Some(end("10.9.0.1:80"));
         Event { cause: Some(cause), owner: Some(owner(pid, comm)), local, count, ..Event::new(kind, 1, 1) }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Says nothing where nobody asked (`NOTIFY_SOCKET` is not set).
 #[derive(Clone, Debug)]
-pub struct Notify {
+pub(super) struct Notify {
     /// Half of the time after which systemd loses its patience.
     pace: Option<Duration>,
     next: Instant,

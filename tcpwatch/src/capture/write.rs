@@ -246,8 +246,7 @@ impl CaptureSink {
             }
         }
         if let Some(owner) = &event.owner {
-            let pid = owner.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
-            let _ = write!(text, "\nowner: {}[{pid}] (known by: {})", owner.comm, owner.how);
+            let _ = write!(text, "\nowner: {} (known by: {})", owner.named(), owner.how);
         }
         if let Some(state) = event.state {
             let _ = write!(text, "\nstate: {state}");

@@ -6,23 +6,9 @@ use crate::event::{Endpoint, Event};
 use tcpwatch_common::filter::Filter;
 use tcpwatch_common::flow::{Addr, Flow};
 
-/// Words that a filter begins with, and hardly a process or a cause.
-const BEGIN: [&str; 14] = [
-    "host",
-    "net",
-    "port",
-    "portrange",
-    "src",
-    "dst",
-    "ip",
-    "ip6",
-    "tcp",
-    "not",
-    "!",
-    "(",
-    "inbound",
-    "outbound",
-];
+/// Words that a filter begins with, and hardly a process or a cause. Not each of the language's: Postfix has a process `local`.
+const BEGIN: [&str; 12] =
+    ["host", "net", "port", "portrange", "src", "dst", "ip", "ip6", "tcp", "not", "inbound", "outbound"];
 
 /// Which events are wanted.
 #[derive(Clone, Debug, Default)]
@@ -47,11 +33,7 @@ impl Wanted {
             Ok(expression) => {
                 Ok(Self { filter: Some(Filter { active: 1, expression, ..Filter::NONE }), word: None })
             }
-            Err(error)
-                if BEGIN.iter().any(|begin| words[0].starts_with(begin) && is_word(&words[0], begin)) =>
-            {
-                Err(error)
-            }
+            Err(error) if begins(&words[0]) => Err(error),
             Err(_) => Ok(Self { filter: None, word: Some(text.to_lowercase()) }),
         }
     }
@@ -63,9 +45,8 @@ impl Wanted {
     }
 }
 
-/// `(port` begins with a bracket, `ipvsadm` does not begin with `ip`.
-fn is_word(word: &str, begin: &str) -> bool {
-    word.len() == begin.len() || !begin.ends_with(|last: char| last.is_ascii_alphanumeric())
+fn begins(word: &str) -> bool {
+    word.starts_with(['(', '!']) || BEGIN.contains(&word)
 }
 
 /// Between whom an event is, as the filter asks for it.

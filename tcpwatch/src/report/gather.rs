@@ -307,7 +307,7 @@ impl Gathered {
         let Some(local) = event.local else { return };
         let netns = event.netns.unwrap_or(0);
         // The one that stands there, on this address or on all.
-        let names = [local.to_string(), format!("0.0.0.0:{}", local.port), format!("[::]:{}", local.port)];
+        let names = local.listeners().map(|end| end.to_string());
         let known = names.iter().find(|name| self.listeners.contains_key(&(netns, (*name).clone())));
         let name = known.unwrap_or(&names[0]).clone();
         let Some(row) = self.listener(netns, &name) else { return };
@@ -343,9 +343,8 @@ impl Gathered {
 
 /// A process by its name and number.
 pub(super) fn named(owner: &OwnerInfo) -> String {
-    let pid = owner.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
     match &owner.container {
-        Some(container) => format!("{}[{pid}] in container {container}", owner.comm),
-        None => format!("{}[{pid}]", owner.comm),
+        Some(container) => format!("{} in container {container}", owner.named()),
+        None => owner.named(),
     }
 }

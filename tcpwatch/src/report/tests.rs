@@ -1,6 +1,7 @@
 //! Pages of captures that are made here: what must be there, what must never be, and how long they get.
 
 use super::*;
+use crate::event::samples::{self, end};
 use crate::event::{
     Cause, Certainty, Endpoint, EventKind, HistoryStep, HookBooks, HookStatus, ListenAction, ListenInfo,
     ListenerStanding, OwnerInfo, PacketInfo, Queue, Reconciliation, Stage,
@@ -10,23 +11,8 @@ use tcpwatch_common::counters::HookCounters;
 const BEGIN: u64 = 1_795_230_840_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-fn end(text: &str) -> Endpoint {
-    let end: std::net::SocketAddr = text.parse().unwrap();
-    Endpoint { addr: end.ip(), port: end.port() }
-}
-
 fn owner(pid: u32, comm: &str) -> OwnerInfo {
-    OwnerInfo {
-        pid: Some(pid),
-        comm: comm.into(),
-        exe: Some("/usr/bin/x".into()),
-        uid: 0,
-        cgroup: None,
-        container: None,
-        how: "accept",
-        start_ns: u64::from(pid),
-        cgroup_id: 0,
-    }
+    OwnerInfo { exe: Some("/usr/bin/x".into()), ..samples::owner(pid, comm) }
 }
 
 fn event(number: u64) -> Event {

@@ -68,8 +68,6 @@ pub(super) struct CauseRow {
     pub(super) count: u64,
     pub(super) trend: Trend,
     pub(super) last: Arc<Event>,
-    /// How often each process was the owner, by name.
-    pub(super) owners: HashMap<SmolStr, u64>,
 }
 
 /// What happened to one process.
@@ -191,16 +189,10 @@ impl Model {
                 count: 0,
                 trend: Trend::default(),
                 last: Arc::clone(event),
-                owners: HashMap::new(),
             });
             row.count += amount(event);
             row.trend.add(at, amount(event));
             row.last = Arc::clone(event);
-            if let Some(owner) = &event.owner
-                && (row.owners.len() < 64 || row.owners.contains_key(&owner.comm))
-            {
-                *row.owners.entry(owner.comm.clone()).or_default() += amount(event);
-            }
         }
         if let Some(owner) = &event.owner {
             make_room(&mut self.processes, |row| row.last.time_ns);
@@ -235,12 +227,11 @@ impl Model {
     fn refused(&mut self, event: &Event, at: u64) {
         let Some(local) = event.local else { return };
         let netns = event.netns.unwrap_or(0);
-        let exact = local.to_string();
-        let any = [format!("0.0.0.0:{}", local.port), format!("[::]:{}", local.port)];
-        let known = std::iter::once(&exact)
-            .chain(&any)
+        let names = local.listeners().map(|end| end.to_string());
+        let known = names
+            .iter()
             .find(|name| self.listeners.get(&(netns, (*name).clone())).is_some_and(|row| row.stands));
-        let name = known.unwrap_or(&exact).clone();
+        let name = known.unwrap_or(&names[0]).clone();
         make_room(&mut self.listeners, |row| row.trend.second);
         let row = self.listeners.entry((netns, name.clone())).or_insert_with(|| ListenerRow {
             netns,

@@ -54,7 +54,7 @@ pub struct Screen {
 
 /// The end that events go into.
 pub struct TopSink {
-    news: Option<SyncSender<News>>,
+    news: SyncSender<News>,
     shared: Arc<Shared>,
     host: String,
     plays: bool,
@@ -86,8 +86,7 @@ impl Screen {
             }
         };
         let summary = Arc::default();
-        let sink =
-            TopSink { news: Some(news), shared: Arc::clone(&shared), host, plays: look.plays, summary };
+        let sink = TopSink { news, shared: Arc::clone(&shared), host, plays: look.plays, summary };
         Ok((Self { thread, shared }, sink))
     }
 
@@ -184,11 +183,10 @@ fn show(
 
 impl TopSink {
     fn send(&self, news: News) -> Shown {
-        match self.news.as_ref().map(|sender| sender.try_send(news)) {
-            Some(Ok(())) => Shown::Yes,
+        match self.news.try_send(news) {
+            Err(TrySendError::Full(_)) => Shown::No,
             // Who is gone has seen enough.
-            Some(Err(TrySendError::Disconnected(_))) | None => Shown::Yes,
-            Some(Err(TrySendError::Full(_))) => Shown::No,
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Shown::Yes,
         }
     }
 

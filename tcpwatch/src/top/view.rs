@@ -67,10 +67,7 @@ fn rate(rate: f64) -> String {
 }
 
 fn who(owner: Option<&OwnerInfo>) -> String {
-    owner.map_or_else(
-        || "-".to_owned(),
-        |owner| format!("{}[{}]", owner.comm, owner.pid.map_or("?".to_owned(), |pid| pid.to_string())),
-    )
+    owner.map_or_else(|| "-".to_owned(), OwnerInfo::named)
 }
 
 /// Draws the whole screen.

@@ -1,6 +1,7 @@
 //! Events gathered, and what they come to.
 
 use super::*;
+use crate::event::samples::{self, end};
 use crate::event::{
     Cause, Direction, HistoryStep, ListenAction, ListenInfo, ListenerStanding, Pressure, Queue,
     Reconciliation, Stage, TimeWaitInfo,
@@ -8,23 +9,8 @@ use crate::event::{
 
 const SECOND: u64 = 1_000_000_000;
 
-fn end(text: &str) -> Endpoint {
-    let (addr, port) = text.rsplit_once(':').unwrap();
-    Endpoint { addr: addr.parse().unwrap(), port: port.parse().unwrap() }
-}
-
 fn owner(pid: u32, comm: &str, how: &'static str) -> OwnerInfo {
-    OwnerInfo {
-        pid: Some(pid),
-        comm: comm.into(),
-        exe: None,
-        uid: 0,
-        cgroup: None,
-        container: None,
-        how,
-        start_ns: u64::from(pid),
-        cgroup_id: 0,
-    }
+    OwnerInfo { how, ..samples::owner(pid, comm) }
 }
 
 fn event(kind: EventKind, cause: &'static str, local: &str, remote: &str) -> Event {

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::cli::Wanted;
+use crate::event::samples::{self, end};
 use crate::event::{
-    Bytes, Cause, Endpoint, EventKind, HistoryStep, ListenAction, ListenInfo, ListenerStanding, Lost,
-    PacketInfo, Queue, Reason, ReasonFrom, Stage, Standing, Start, TaskContext, TaskInfo,
+    Bytes, Cause, EventKind, HistoryStep, ListenAction, ListenInfo, ListenerStanding, Lost, PacketInfo,
+    Queue, Reason, ReasonFrom, Stage, Standing, Start, TaskContext, TaskInfo,
 };
 use crate::top::ui::Look;
 use ratatui::Terminal;
@@ -17,22 +18,12 @@ pub(in crate::top) const LOOK: Look = Look { color: false, plays: false };
 const BEGIN: u64 = 1_795_230_840_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-fn end(text: &str) -> Endpoint {
-    let end: std::net::SocketAddr = text.parse().unwrap();
-    Endpoint { addr: end.ip(), port: end.port() }
-}
-
 fn owner(pid: u32, comm: &str) -> OwnerInfo {
     OwnerInfo {
-        pid: Some(pid),
-        comm: comm.into(),
         exe: Some("/usr/sbin/daemon".into()),
         uid: 33,
         cgroup: Some("/system.slice/daemon.service".into()),
-        container: None,
-        how: "accept",
-        start_ns: 1,
-        cgroup_id: 0,
+        ..samples::owner(pid, comm)
     }
 }
 
