@@ -2,26 +2,30 @@
 //! disk for when somebody comes to look.
 //!
 //! [`config`] is what was asked for, by file and flags; [`metrics`] keeps the figures, [`serve`] gives them out on a thread of its own,
-//! [`journal`] writes entries, [`notify`] speaks to systemd, [`ring`] keeps the captures within their bounds.
+//! [`otlp`] sends events and figures to a collector, [`journal`] writes entries, [`notify`] speaks to systemd, [`ring`] keeps the
+//! captures within their bounds.
 
 pub mod config;
 mod journal;
 mod metrics;
 mod notify;
+pub mod otlp;
 pub mod ring;
 mod serve;
 
 use crate::event::{Event, Lost, Standing, Start, Summary};
+use crate::sink::time::now_ns;
 use crate::sink::{Shown, Sink};
 use anyhow::{Context, Result};
 use config::Config;
 use journal::Journal;
 use metrics::Metrics;
 use notify::Notify;
+use otlp::Exporter;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two looks at listeners and TIME_WAIT tables: soon enough for a scrape every quarter of a minute.
@@ -38,6 +42,10 @@ pub struct Agent {
     /// `None`: nobody wants figures.
     server: Option<serve::Server>,
     file: Option<PathBuf>,
+    /// The one that the last run had: what it still holds is not lost when another run begins.
+    exporter: Mutex<Option<Arc<Exporter>>>,
+    /// When figures began to count: nanoseconds since 1970.
+    since_ns: u64,
 }
 
 impl Agent {
@@ -53,7 +61,15 @@ impl Agent {
         };
         let again = Arc::new(AtomicBool::new(false));
         on_hangup(Arc::clone(&again), Arc::clone(&metrics), check)?;
-        Ok(Self { metrics, again, notify: Notify::from_environment(), server, file: config.file.clone() })
+        Ok(Self {
+            metrics,
+            again,
+            notify: Notify::from_environment(),
+            server,
+            file: config.file.clone(),
+            exporter: Mutex::default(),
+            since_ns: now_ns(),
+        })
     }
 
     /// Where figures are given out.
@@ -74,7 +90,7 @@ impl Agent {
     /// A sink for one run.
     ///
     /// # Errors
-    /// The journal is wanted, and there is none.
+    /// The journal is wanted, and there is none; a certificate for the collector cannot be read.
     pub fn sink(&self, config: &Config) -> Result<AgentSink> {
         let journal = config.journal.then(Journal::open).transpose()?;
         Ok(AgentSink {
@@ -82,9 +98,28 @@ impl Agent {
             again: Arc::clone(&self.again),
             notify: self.notify.clone(),
             journal,
+            exporter: self.exporter(config)?,
             keeps_leaks: config.close_wait_after * 5 / 2,
             next_sweep: Instant::now(),
         })
+    }
+}
+
+impl Agent {
+    /// The exporter that is at work already, if it was asked for the same.
+    fn exporter(&self, config: &Config) -> Result<Option<Arc<Exporter>>> {
+        let mut current = self.exporter.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().map(|exporter| exporter.settings()) != config.otlp.as_ref() {
+            let next = match &config.otlp {
+                Some(settings) => Some(Arc::new(Exporter::start(settings, &self.metrics, self.since_ns)?)),
+                None => None,
+            };
+            if let Some(last) = std::mem::replace(&mut *current, next) {
+                // What it holds may take a moment, in which events go to the new one.
+                std::thread::Builder::new().name("otlp-last".to_owned()).spawn(move || drop(last))?;
+            }
+        }
+        Ok(current.clone())
     }
 }
 
@@ -130,6 +165,7 @@ pub struct AgentSink {
     again: Arc<AtomicBool>,
     notify: Notify,
     journal: Option<Journal>,
+    exporter: Option<Arc<Exporter>>,
     /// How long the figure of a leak holds that is not told again.
     keeps_leaks: Duration,
     next_sweep: Instant,
@@ -153,6 +189,9 @@ impl Sink for AgentSink {
             && journal.event(event) == Shown::No
         {
             self.metrics.unwritten();
+        }
+        if let Some(exporter) = &self.exporter {
+            exporter.event(event);
         }
         Ok(Shown::Yes)
     }
@@ -178,6 +217,9 @@ impl Sink for AgentSink {
         self.metrics.lost(lost);
         if let Some(journal) = &mut self.journal {
             journal.lost(lost);
+        }
+        if let Some(exporter) = &self.exporter {
+            exporter.lost(lost);
         }
         Ok(Shown::Yes)
     }

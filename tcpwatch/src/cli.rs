@@ -9,6 +9,7 @@ pub mod explain;
 mod filter;
 mod lookup;
 mod options;
+mod otlp;
 mod page;
 mod values;
 mod wanted;

@@ -1,5 +1,6 @@
 //! The configuration of the agent: a file in TOML, and flags that say otherwise. Every key has the name of its flag.
 
+use super::otlp::settings::{OtlpFile, Settings};
 use super::ring::Ring;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -29,6 +30,7 @@ pub struct File {
     pub sockets: Option<String>,
     pub ended: Option<String>,
     pub ring: Option<RingFile>,
+    pub otlp: Option<OtlpFile>,
 }
 
 /// `[ring]`.
@@ -49,6 +51,8 @@ pub struct Config {
     pub max_series: usize,
     pub journal: bool,
     pub ring: Option<Ring>,
+    /// Where events and figures go over OTLP.
+    pub otlp: Option<Settings>,
     pub close_wait_after: Duration,
     /// The file that says so.
     pub file: Option<PathBuf>,

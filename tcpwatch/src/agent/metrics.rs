@@ -71,6 +71,23 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Export {
+    signal: &'static str,
+    outcome: &'static str,
+}
+
+/// What became of a log record that was meant for the collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// The collector has it.
+    Delivered,
+    /// The collector turned it away.
+    Rejected,
+    /// It found no room in the queue, or the agent ended before the collector answered.
+    Spilled,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// A process, by pid and start, in a namespace.
@@ -107,6 +124,9 @@ pub(super) struct Metrics {
     attached: Family<Hook, Gauge>,
     unwritten: Counter,
     reloads: Family<Outcome, Counter>,
+    exported: Family<Outcome, Counter>,
+    exports: Family<Export, Counter>,
+    export_queue: Gauge,
     lag: Seconds,
     started: Seconds,
 }
@@ -142,6 +162,9 @@ impl Metrics {
             attached: Family::default(),
             unwritten: Counter::default(),
             reloads: Family::default(),
+            exported: Family::default(),
+            exports: Family::default(),
+            export_queue: Gauge::default(),
             lag: Seconds::default(),
             started: Seconds::default(),
         };
@@ -193,6 +216,17 @@ impl Metrics {
         );
         all.register("journal_entries_lost", "Entries that the journal did not take", self.unwritten.clone());
         all.register("config_reloads", "How often the configuration was read again", self.reloads.clone());
+        all.register(
+            "otlp_log_records",
+            "Log records for the collector, by what became of them",
+            self.exported.clone(),
+        );
+        all.register("otlp_exports", "Requests to the collector, by signal", self.exports.clone());
+        all.register(
+            "otlp_queue_length",
+            "Log records that wait for the collector",
+            self.export_queue.clone(),
+        );
         all.register_with_unit(
             "lag",
             "How long after it happened the latest event was counted",
@@ -371,6 +405,24 @@ impl Metrics {
         self.unwritten.inc();
     }
 
+    pub(super) fn exported(&self, what: Delivery, count: u64) {
+        let outcome = match what {
+            Delivery::Delivered => "delivered",
+            Delivery::Rejected => "rejected",
+            Delivery::Spilled => "spilled",
+        };
+        self.exported.get_or_create(&Outcome { outcome }).inc_by(count);
+    }
+
+    pub(super) fn export(&self, signal: &'static str, well: bool) {
+        let outcome = if well { "success" } else { "failure" };
+        self.exports.get_or_create(&Export { signal, outcome }).inc();
+    }
+
+    pub(super) fn export_queue(&self, length: usize) {
+        self.export_queue.set(i64::try_from(length).unwrap_or(i64::MAX));
+    }
+
     pub(super) fn reloaded(&self, well: bool) {
         let outcome = if well { "success" } else { "failure" };
         self.reloads.get_or_create(&Outcome { outcome }).inc();
@@ -409,6 +461,39 @@ fn bounded(known: bool, process: String, container: String) -> (String, String) 
 
 fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Figures of an agent that has seen everything there is: each family has a series.
+#[cfg(test)]
+pub(super) fn full() -> Metrics {
+    use crate::event::samples::{end, owner};
+    use crate::event::{HookStatus, ListenerStanding, TimeWaitInfo};
+    let metrics = Metrics::new(10);
+    for kind in EventKind::ALL {
+        let (owner, local) = (Some(owner(1, "nginx")), Some(end("10.9.0.1:80")));
+        metrics.event(&Event { owner, local, ..Event::new(kind, 1, 1) });
+    }
+    let listener =
+        ListenerStanding { local: end("0.0.0.0:80"), owner: Some(owner(1, "nginx")), len: 1, max: Some(128) };
+    metrics.standing(&[Standing {
+        netns: 7,
+        time_wait: Some(TimeWaitInfo { used: 5, max: 100 }),
+        listeners: vec![listener],
+        ..Standing::default()
+    }]);
+    let hooks = vec![HookStatus { name: "tcp_reset".into(), attached: Ok("fentry".into()), sees: None }];
+    let (version, kernel) = ("0.1.0".into(), "6.12".into());
+    metrics.start(&Start { mono_ns: 1, time_ns: 1, version, kernel, hooks });
+    metrics.lost(&Lost { mono_ns: 1, time_ns: 1, hook: "tcp_reset".into(), count: 4 });
+    metrics.unwritten();
+    metrics.reloaded(true);
+    metrics.exported(Delivery::Delivered, 1);
+    metrics.export("logs", true);
+    let page = metrics.page().unwrap_or_default();
+    for family in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        assert!(page.lines().any(|line| line.starts_with(family)), "{family} was not touched");
+    }
+    metrics
 }
 
 #[cfg(test)]

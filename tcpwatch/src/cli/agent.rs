@@ -2,7 +2,7 @@
 
 use super::args::{AgentArgs, CaptureArgs, FilterArgs, KernelArgs, OutputArgs};
 use super::options::{WatchOptions, watch};
-use super::{Error, values};
+use super::{Error, otlp, values};
 use crate::agent::config::{self, Config, File, RingFile};
 use crate::agent::ring::Ring;
 use crate::host::Host;
@@ -37,8 +37,20 @@ impl AgentOptions {
     /// # Errors
     /// The file cannot be read, or one of the two makes no sense on this host.
     pub fn load(&self, host: &Host) -> Result<(Config, WatchOptions), Error> {
-        let AgentArgs { filter, config, listen, max_series, journal, ring, keep, max, storm, kernel } =
-            self.typed.clone();
+        let AgentArgs {
+            filter,
+            config,
+            listen,
+            max_series,
+            journal,
+            ring,
+            keep,
+            max,
+            otlp,
+            otlp_protocol,
+            storm,
+            kernel,
+        } = self.typed.clone();
         let (file, path) = File::read(config.as_deref()).map_err(|error| Error::of(&error))?;
         let words = file.filter.map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         let filter = FilterArgs {
@@ -68,6 +80,7 @@ impl AgentOptions {
             },
             journal: journal || file.journal.unwrap_or(false),
             ring: self::ring(ring, keep, max, file.ring)?,
+            otlp: otlp::settings(otlp, otlp_protocol, file.otlp, |name| std::env::var(name).ok())?,
             close_wait_after: watched.close_wait_after,
             file: path,
         };

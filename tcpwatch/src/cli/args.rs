@@ -178,6 +178,12 @@ pub(super) struct AgentArgs {
     /// With --ring: how much [default: 256M]
     #[arg(long, value_name = "SIZE", help_heading = "Agent")]
     pub(super) max: Option<String>,
+    /// Send events and figures to this OpenTelemetry collector, as http://127.0.0.1:4317
+    #[arg(long, value_name = "URL", help_heading = "Agent")]
+    pub(super) otlp: Option<String>,
+    /// With --otlp: grpc or http/protobuf [default: by the port, 4317 or 4318]
+    #[arg(long, value_name = "NAME", help_heading = "Agent")]
+    pub(super) otlp_protocol: Option<String>,
     /// Like events told singly in a second, then counted; off: all [default: 1000]
     #[arg(long, value_name = "RATE", help_heading = "Agent")]
     pub(super) storm: Option<String>,

@@ -151,15 +151,15 @@ fn bytes(text: &str) -> Option<u64> {
     whole(digits)?.checked_mul(1 << shift)
 }
 
-/// Smallest file of a capture: smaller ones would have hardly an event.
-const MIN_FILE: u64 = 64 << 10;
+/// Smallest file of a capture, and smallest queue: smaller ones would have hardly an event.
+const MIN_SIZE: u64 = 64 << 10;
 
-/// A size of a file in bytes: `100M`, `1G`.
+/// A size in bytes, of a file or a queue: `100M`, `1G`.
 pub(super) fn size(flag: &str, text: &str) -> Result<u64, Error> {
-    bytes(text).filter(|size| *size >= MIN_FILE).ok_or_else(|| {
+    bytes(text).filter(|size| *size >= MIN_SIZE).ok_or_else(|| {
         Error::usage(
-            format!("`{text}` is not a size of a file, in `{flag}`"),
-            format!("{} or more, with K, M or G: for instance `{flag} 100M`", readable(MIN_FILE)),
+            format!("`{text}` is not a size, in `{flag}`"),
+            format!("{} or more, with K, M or G: for instance `{flag} 100M`", readable(MIN_SIZE)),
         )
     })
 }

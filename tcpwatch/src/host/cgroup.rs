@@ -162,6 +162,26 @@ fn named<'a>(part: &'a str, parent: &str, in_pod: bool) -> Option<&'a str> {
     part.strip_prefix("libpod-").filter(|id| is_id(id))
 }
 
+/// The uid of the Kubernetes pod that a cgroup path belongs to, as the API has it.
+pub fn pod(path: &str) -> Option<String> {
+    // cgroupfs driver: `/kubepods/burstable/podUID/ID`; systemd driver: `kubepods-burstable-podU_I_D.slice`, where a dash would
+    // name a parent. A pod that a kubelet runs from its own files has a uid of 32 hex digits without dashes.
+    let is_uid = |uid: &str| {
+        let digits = uid.bytes().filter(u8::is_ascii_hexdigit).count();
+        let dashes = uid.bytes().filter(|byte| *byte == b'-').count();
+        digits == 32 && digits + dashes == uid.len() && matches!(dashes, 0 | 4)
+    };
+    path.split(['/', ':']).rev().find_map(|part| {
+        let part = part.strip_suffix(".slice").unwrap_or(part);
+        let uid = match part.strip_prefix("pod") {
+            Some(uid) => uid,
+            None => part.split_once("kubepods")?.1.rsplit_once("-pod")?.1,
+        };
+        let uid = uid.replace('_', "-");
+        is_uid(&uid).then_some(uid)
+    })
+}
+
 /// Container ids are 64 hex digits; some runtimes shorten to 32.
 fn is_id(text: &str) -> bool {
     matches!(text.len(), 32 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -212,6 +232,32 @@ mod tests {
             ("".into(), None),
         ] {
             assert_eq!(container(&path), id, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_found_with_either_driver() {
+        let uid = "1c0ff33d-0000-4000-8000-000000000001";
+        let slice = "kubepods-burstable-pod1c0ff33d_0000_4000_8000_000000000001.slice";
+        for (path, expected) in [
+            (
+                format!("/kubepods.slice/kubepods-burstable.slice/{slice}/cri-containerd-{ID}.scope"),
+                Some(uid),
+            ),
+            (
+                format!("/kubepods.slice/kubepods-pod{}.slice/crio-{ID}.scope", uid.replace('-', "_")),
+                Some(uid),
+            ),
+            (format!("/kubelet-kubepods-pod{}.slice/{ID}", uid.replace('-', "_")), Some(uid)),
+            (format!("/kubepods/burstable/pod{uid}/{ID}"), Some(uid)),
+            (format!("/kubepods/pod{}/{ID}", &ID[..32]), Some(&ID[..32])),
+            (format!("/system.slice/containerd.service/{slice}:cri-containerd:{ID}"), Some(uid)),
+            (format!("/system.slice/docker-{ID}.scope"), None),
+            ("/machine.slice/podman-1.scope".into(), None),
+            ("/kubepods/podx/y".into(), None),
+            ("".into(), None),
+        ] {
+            assert_eq!(pod(&path).as_deref(), expected, "{path}");
         }
     }
 
