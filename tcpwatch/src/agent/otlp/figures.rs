@@ -158,7 +158,7 @@ pub(super) fn metrics(page: &str, start_ns: u64, now_ns: u64) -> Vec<Metric> {
 mod tests {
     use super::super::values::find;
     use super::*;
-    use crate::agent::metrics;
+    use crate::agent::metrics::tests::full;
     use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn every_figure_of_the_page_has_a_name_and_a_unit() {
-        let page = metrics::full().page().unwrap();
+        let page = full().page().unwrap();
         let families: Vec<_> =
             page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         for family in &families {
