@@ -23,6 +23,7 @@ pub mod disguise;
 mod expressions;
 mod filters;
 mod lockdown;
+mod otlp;
 mod output;
 mod pids;
 mod refused;
@@ -73,6 +74,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         degraded::CASES,
         output::CASES,
         captures::CASES,
+        otlp::CASES,
         screen::CASES,
         filters::CASES,
         expressions::CASES,

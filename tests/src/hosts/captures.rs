@@ -26,14 +26,14 @@ pub(super) const CASES: &[Case] = &[
 
 const PORT: u16 = 8080;
 /// Attached in a moment: it is not the hooks that matter here.
-const FEW: &[&str] = &["--attach", "tracepoint"];
+pub(super) const FEW: &[&str] = &["--attach", "tracepoint"];
 
-fn text(path: &Path) -> Result<&str> {
+pub(super) fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a name that is no text")
 }
 
 /// A folder that nobody has.
-fn folder(lab: &Lab, name: &str) -> Result<PathBuf> {
+pub(super) fn folder(lab: &Lab, name: &str) -> Result<PathBuf> {
     let folder = Path::new(&lab.scratch.0).join(name);
     std::fs::create_dir_all(&folder)?;
     Ok(folder)
@@ -179,7 +179,7 @@ fn top_without_terminal(lab: &Lab) -> Result<()> {
 }
 
 /// What a path of the endpoint answers.
-fn get(address: SocketAddr, path: &str) -> Result<String> {
+pub(super) fn get(address: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
@@ -189,7 +189,7 @@ fn get(address: SocketAddr, path: &str) -> Result<String> {
 }
 
 /// Where an agent says that its figures are.
-fn address(running: &super::tool::Running) -> Result<SocketAddr> {
+pub(super) fn address(running: &super::tool::Running) -> Result<SocketAddr> {
     let end = Instant::now() + END;
     while Instant::now() < end {
         let said = running.said();
@@ -204,7 +204,7 @@ fn address(running: &super::tool::Running) -> Result<SocketAddr> {
 }
 
 /// The value of the first series that begins so, once it is there.
-fn wait_value(address: SocketAddr, series: &str, least: f64) -> Result<String> {
+pub(super) fn wait_value(address: SocketAddr, series: &str, least: f64) -> Result<String> {
     let end = Instant::now() + END;
     let mut page = String::new();
     while Instant::now() < end {
