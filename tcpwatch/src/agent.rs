@@ -10,6 +10,8 @@ mod journal;
 mod metrics;
 mod notify;
 pub mod otlp;
+#[cfg(test)]
+mod queries;
 pub mod ring;
 mod serve;
 
