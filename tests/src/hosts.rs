@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::stage::NotHere;
 use crate::tally::{Tally, say};
 
-mod captures;
+pub(crate) mod captures;
 mod census;
 mod degraded;
 pub mod disguise;

@@ -59,6 +59,8 @@ enum Step {
     Vm,
     /// Whole incidents with nginx and redis, on this machine and on the kernels of the matrix
     Incidents,
+    /// Alerts that Prometheus makes of an agent's figures, on this machine and on 6.12
+    Alerts,
     /// Bad input and bad hosts, on this machine; with `--only hosts` on the kernels of the matrix too
     Hosts,
 }
@@ -122,7 +124,7 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
             summary.push(format!("{name:<9} not run: --quick"));
             continue;
         }
-        let is_other_suite = matches!(step, Step::Hosts | Step::Incidents);
+        let is_other_suite = matches!(step, Step::Hosts | Step::Incidents | Step::Alerts);
         if is_other_suite && !args.scenario.is_empty() && args.only.is_none() {
             summary.push(format!("{name:<9} not run: --scenario names scenarios"));
             continue;
@@ -175,6 +177,7 @@ impl Run<'_> {
             Step::Live => self.live(),
             Step::Vm => self.matrix(),
             Step::Incidents => self.incidents(),
+            Step::Alerts => self.alerts(),
             Step::Hosts => self.hosts(),
         }
     }
@@ -231,7 +234,7 @@ impl Run<'_> {
 
     /// Whole incidents, with real programs from Debian.
     fn incidents(&mut self) -> Result<Tally> {
-        let programs = programs::get(self.args.choice.refresh())?;
+        let programs = programs::get(programs::INCIDENTS, self.args.choice.refresh())?;
         let names = self.args.scenario.clone();
         let dist = self.dist()?;
         let mut command = as_root(&dist.scenario)?;
@@ -251,8 +254,29 @@ impl Run<'_> {
             name: "incid.",
             costs: false,
             lines: vec![line],
-            programs: Some(programs),
+            programs: Some((programs, programs::IN_GUEST)),
         }])?;
+        Ok(sum)
+    }
+
+    /// Alerts on real trouble. One kernel shows that they fire; that all kernels tell the same, the scenarios show.
+    fn alerts(&mut self) -> Result<Tally> {
+        let prometheus = programs::get(programs::PROMETHEUS, self.args.choice.refresh())?;
+        let promtool = programs::PROMETHEUS.beside(&prometheus).context("no promtool")?;
+        let dist = self.dist()?;
+        let mut command = as_root(&dist.scenario)?;
+        command.args(["alerts", "--tcpwatch"]).arg(&dist.tcpwatch).arg("--prometheus").arg(&prometheus);
+        command.arg("--promtool").arg(promtool);
+        let mut sum = self.on_this_machine(&mut [command], "alerts")?;
+        if self.args.quick {
+            println!("  (not in a guest: --quick)");
+            return Ok(sum);
+        }
+        let there = programs::PROMETHEUS_IN_GUEST;
+        let line = format!("tcpwatch-scenario alerts --tcpwatch /bin/tcpwatch --prometheus {there}");
+        let programs = Some((prometheus, there));
+        let suite = Suite { name: "alerts", costs: false, lines: vec![line], programs };
+        sum += self.in_guests_of(&self.args.choice.or(&["6.12"]), &[suite])?;
         Ok(sum)
     }
 
@@ -298,10 +322,14 @@ impl Run<'_> {
 
     /// Each suite on each kernel of the matrix.
     fn in_guests(&mut self, suites: &[Suite]) -> Result<Tally> {
+        self.in_guests_of(&self.args.choice, suites)
+    }
+
+    fn in_guests_of(&mut self, choice: &Choice, suites: &[Suite]) -> Result<Tally> {
         let jobs = self.args.jobs;
         let mut sum = Tally::default();
         let mut work = Vec::new();
-        for (name, kernel) in self.args.choice.each() {
+        for (name, kernel) in choice.each() {
             match kernel {
                 Ok(kernel) => work.push(kernel),
                 Err(error) => {
@@ -404,8 +432,8 @@ struct Suite {
     costs: bool,
     /// For the guest's shell, one after the other.
     lines: Vec<String>,
-    /// nginx and redis come along.
-    programs: Option<PathBuf>,
+    /// A folder of programs that comes along, and where it goes.
+    programs: Option<(PathBuf, &'static str)>,
 }
 
 /// One suite on one kernel.
@@ -421,7 +449,7 @@ fn in_guest(kernel: &Kernel, suite: &Suite, dist: &Dist) -> Column {
                 println!("{title:>14} | {line}");
             }
         });
-    let guest = suite.programs.iter().fold(guest, |guest, dir| guest.tree(dir, programs::IN_GUEST));
+    let guest = suite.programs.iter().fold(guest, |guest, (dir, there)| guest.tree(dir, there));
     let started = Instant::now();
     let commands: Vec<&str> = suite
         .costs

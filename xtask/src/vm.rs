@@ -1,6 +1,6 @@
 //! `cargo xtask vm`: a command on real kernels, each booted in QEMU with this machine's tools and the static binaries.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -49,6 +49,14 @@ impl Choice {
         !self.kernel.is_empty() || self.vmlinuz.is_some()
     }
 
+    /// The same, but these kernels where none was named.
+    pub(crate) fn or(&self, names: &[&str]) -> Self {
+        if self.is_made() {
+            return self.clone();
+        }
+        Self { kernel: names.iter().map(|name| (*name).to_owned()).collect(), ..self.clone() }
+    }
+
     /// The kernels chosen, by name, fetched if need be.
     pub(crate) fn each(&self) -> Vec<(String, Result<Kernel>)> {
         if let (Some(vmlinuz), Some(modules)) = (&self.vmlinuz, &self.modules) {
@@ -75,6 +83,9 @@ pub(crate) struct Args {
     /// Take nginx and redis along, as Debian ships them, under /programs
     #[arg(long)]
     programs: bool,
+    /// Take Prometheus along, as Debian ships it, under /prometheus
+    #[arg(long)]
+    prometheus: bool,
     /// Copy what the command leaves in the guest's /out to DIR/KERNEL
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -102,17 +113,25 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let there = if there.is_empty() { format!("/bin/{name}") } else { there.to_owned() };
         files.push((here.clone(), there));
     }
-    let programs = args.programs.then(|| programs::get(args.choice.refresh)).transpose()?;
+    let mut trees = Vec::new();
+    for (wanted, set, there) in [
+        (args.programs, programs::INCIDENTS, programs::IN_GUEST),
+        (args.prometheus, programs::PROMETHEUS, programs::PROMETHEUS_IN_GUEST),
+    ] {
+        if wanted {
+            trees.push((programs::get(set, args.choice.refresh)?, there));
+        }
+    }
     let kernels = args.choice.each().into_iter().map(|(_, kernel)| kernel).collect::<Result<Vec<_>>>()?;
     if args.shell {
         let kernel = kernels.first().context("no kernel chosen")?;
-        return guest(kernel, &files, programs.as_deref()).shell();
+        return guest(kernel, &files, &trees).shell();
     }
     let several = kernels.len() > 1;
     let failed = AtomicUsize::new(0);
     each(&kernels, args.jobs, |kernel| {
         let tag = if several { format!("{:>6} | ", kernel.name) } else { String::new() };
-        let mut guest = guest(kernel, &files, programs.as_deref()).each_line(|line| println!("{tag}{line}"));
+        let mut guest = guest(kernel, &files, &trees).each_line(|line| println!("{tag}{line}"));
         if let Some(dir) = &args.out {
             guest = guest.out(&dir.join(&kernel.name));
         }
@@ -136,9 +155,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
 }
 
-fn guest<'a>(kernel: &'a Kernel, files: &[(PathBuf, String)], programs: Option<&Path>) -> Guest<'a> {
+fn guest<'a>(kernel: &'a Kernel, files: &[(PathBuf, String)], trees: &[(PathBuf, &str)]) -> Guest<'a> {
     let guest = files.iter().fold(Guest::new(kernel), |guest, (here, there)| guest.file(here, there));
-    programs.iter().fold(guest, |guest, dir| guest.tree(dir, programs::IN_GUEST))
+    trees.iter().fold(guest, |guest, (dir, there)| guest.tree(dir, there))
 }
 
 /// The static binaries that `dist` has built, as far as they are there.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tcpwatch_tests::actor::child;
+use tcpwatch_tests::alerts;
 use tcpwatch_tests::cost;
 use tcpwatch_tests::histories;
 use tcpwatch_tests::hosts::{self, disguise};
@@ -39,6 +40,18 @@ enum Verb {
     Hosts(Hosts),
     /// Play whole incidents with real programs (all, or the named ones), and judge what tcpwatch makes of them
     Incident(Incident),
+    /// Have Prometheus scrape an agent while a host is in trouble, and judge the alerts
+    Alerts {
+        /// The program to judge
+        #[arg(long, value_name = "PATH")]
+        tcpwatch: String,
+        /// The folder with Prometheus, as `cargo xtask` unpacks it
+        #[arg(long, value_name = "DIR")]
+        prometheus: PathBuf,
+        /// promtool, which checks rules and page
+        #[arg(long, value_name = "PATH")]
+        promtool: Option<PathBuf>,
+    },
     /// Print how many instructions the kernel's verifier walks for each program of tcpwatch
     Cost {
         /// The program to load
@@ -227,6 +240,10 @@ fn work() -> Result<bool> {
                 global: args.global,
                 lockdown: args.lockdown,
             })
+        }
+        Verb::Alerts { tcpwatch, prometheus, promtool } => {
+            need_root()?;
+            alerts::run(&alerts::Options { tcpwatch, prometheus, promtool })
         }
         Verb::Cost { tcpwatch } => {
             need_root()?;

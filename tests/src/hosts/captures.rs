@@ -179,7 +179,7 @@ fn top_without_terminal(lab: &Lab) -> Result<()> {
 }
 
 /// What a path of the endpoint answers.
-pub(super) fn get(address: SocketAddr, path: &str) -> Result<String> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
@@ -189,7 +189,7 @@ pub(super) fn get(address: SocketAddr, path: &str) -> Result<String> {
 }
 
 /// Where an agent says that its figures are.
-pub(super) fn address(running: &super::tool::Running) -> Result<SocketAddr> {
+pub(crate) fn address(running: &super::tool::Running) -> Result<SocketAddr> {
     let end = Instant::now() + END;
     while Instant::now() < end {
         let said = running.said();
