@@ -89,6 +89,10 @@ pub fn top(options: &WatchOptions, host: &Host) -> Result<Exit> {
 
 /// `tcpwatch agent`: a run after the other, until it is told to end; another one begins when the configuration was read again.
 pub fn agent(options: &AgentOptions, host: &Host) -> Result<Exit> {
+    if let Some(checked) = options.check(host) {
+        crate::write_out(&checked?.to_string())?;
+        return Ok(Exit::Ok);
+    }
     let (mut config, mut watched) = options.load(host)?;
     let listen = config.listen;
     let (again, there) = (options.clone(), host.clone());

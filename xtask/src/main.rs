@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod chart;
 mod cmd;
 mod cost;
 mod dist;
@@ -56,6 +57,11 @@ enum Verb {
     Dist,
     /// Write the pages that are made from tcpwatch's own tables
     Docs,
+    /// Lint the Helm chart and compare deploy/kubernetes with what Helm makes of it, or write that
+    Chart {
+        #[arg(long)]
+        write: bool,
+    },
     /// Record the types of real kernels, for tests that need none
     Fixtures(fixtures::Args),
     /// Compare the prototypes above the hooks with those of the recorded kernels
@@ -80,6 +86,7 @@ fn main() -> ExitCode {
         Verb::Vm(args) => vm::main(&args),
         Verb::Dist => dist::main(),
         Verb::Docs => docs::main(),
+        Verb::Chart { write } => chart::main(write),
         Verb::Fixtures(args) => fixtures::main(&args),
         Verb::Protos => protos::main(),
         Verb::Tidy => tidy::main(),

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{cmd, docs, protos, repo};
+use crate::{chart, cmd, docs, protos, repo};
 
 /// A file longer than this does more than one thing.
 const MAX_LINES: usize = 600;
@@ -30,6 +30,10 @@ pub(crate) fn main() -> Result<()> {
     match docs::stale() {
         Ok(stale) => wrong.extend(stale),
         Err(error) => wrong.push(format!("docs: {error:#}")),
+    }
+    match chart::stale() {
+        Ok(stale) => wrong.extend(stale),
+        Err(error) => wrong.push(format!("chart: {error:#}")),
     }
     match protos::wrong() {
         Ok(mismatches) => wrong.extend(mismatches),

@@ -4,6 +4,7 @@ use super::otlp::settings::{OtlpFile, Settings};
 use super::ring::Ring;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,6 +57,44 @@ pub struct Config {
     pub close_wait_after: Duration,
     /// The file that says so.
     pub file: Option<PathBuf>,
+}
+
+/// For `--check`: a line for each thing that it does. Headers to a collector are secrets and not among them.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => writeln!(f, "configuration  {}", file.display())?,
+            None => writeln!(f, "configuration  the flags alone")?,
+        }
+        match self.listen {
+            Some(address) => {
+                writeln!(
+                    f,
+                    "figures        http://{address}/metrics, of {} processes at most",
+                    self.max_series
+                )?;
+            }
+            None => writeln!(f, "figures        off")?,
+        }
+        writeln!(f, "journal        {}", if self.journal { "each event" } else { "off" })?;
+        match &self.ring {
+            Some(Ring { folder, keep, max }) => {
+                let (keep, max) = (keep.as_secs() / 60, max >> 20);
+                writeln!(
+                    f,
+                    "ring           {}: the last {keep} minutes, {max} MiB at most",
+                    folder.display()
+                )?;
+            }
+            None => writeln!(f, "ring           off")?,
+        }
+        match &self.otlp {
+            Some(Settings { endpoint, protocol, .. }) => {
+                writeln!(f, "collector      {endpoint} ({protocol:?})")
+            }
+            None => writeln!(f, "collector      off"),
+        }
+    }
 }
 
 impl File {

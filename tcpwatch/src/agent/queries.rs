@@ -1,13 +1,8 @@
 //! Every query that `deploy` ships, of alerts and of the dashboard, held against the page that the agent gives out: figures and labels
 //! that it asks for must be there, and what the page has must be somewhere to be seen.
 
-use super::metrics::Metrics;
+use super::metrics;
 use crate::diagnose::catalog;
-use crate::event::samples::{end, owner};
-use crate::event::{
-    Cause, Certainty, Endpoint, Event, EventKind, HookStatus, ListenerStanding, Lost, Standing, Start,
-    TimeWaitInfo,
-};
 use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::{
     AggregateExpr, BinaryExpr, Expr, LabelModifier, VectorMatchCardinality, VectorSelector, parse,
@@ -30,52 +25,9 @@ fn labels<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Labels {
     names.into_iter().map(|name| name.as_ref().to_owned()).collect()
 }
 
-/// The page of an agent that has seen everything there is.
-fn full_page() -> String {
-    let metrics = Metrics::new(10);
-    let cause = Cause {
-        id: "linger-zero",
-        certainty: Certainty::Certain,
-        summary: String::new(),
-        evidence: Vec::new(),
-        fix: None,
-    };
-    for kind in [EventKind::RstSent, EventKind::ListenDrop, EventKind::TwOverflow, EventKind::CloseWaitLeak] {
-        metrics.event(&Event {
-            cause: Some(cause.clone()),
-            owner: Some(owner(1, "nginx")),
-            local: Some(end("10.9.0.1:80")),
-            count: 1,
-            ..Event::new(kind, 1, 1)
-        });
-    }
-    metrics.standing(&[Standing {
-        netns: 7,
-        time_wait: Some(TimeWaitInfo { used: 5, max: 100 }),
-        listeners: vec![ListenerStanding {
-            local: Endpoint { addr: "0.0.0.0".parse().unwrap(), port: 80 },
-            owner: Some(owner(1, "nginx")),
-            len: 1,
-            max: Some(128),
-        }],
-        ..Standing::default()
-    }]);
-    metrics.start(&Start {
-        mono_ns: 1,
-        time_ns: 1,
-        version: "0.1.0".into(),
-        kernel: "6.12".into(),
-        hooks: vec![HookStatus { name: "tcp_reset".into(), attached: Ok("fentry".into()), sees: None }],
-    });
-    metrics.lost(&Lost { mono_ns: 1, time_ns: 1, hook: "tcp_reset".into(), count: 4 });
-    metrics.unwritten();
-    metrics.reloaded(true);
-    metrics.plain_page().unwrap()
-}
-
 /// What can be asked for: the agent's series, and what Prometheus adds.
 fn page() -> Page {
-    let text = full_page();
+    let text = metrics::full().plain_page().unwrap();
     let mut page = Page::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, _) = line.rsplit_once(' ').unwrap();
@@ -83,11 +35,6 @@ fn page() -> Page {
         let keys = rest.split("=\"").filter_map(|part| part.rsplit(['{', ',', '"']).next());
         let keys = keys.filter(|key| !key.is_empty() && *key != "}");
         page.insert(name.to_owned(), labels(keys.chain(TARGET)));
-    }
-    // A family that was not touched has no series: then the list above lacks something.
-    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-        let (family, _) = line.split_once(' ').unwrap();
-        assert!(page.contains_key(family), "full_page() does not touch {family}");
     }
     page.insert("up".into(), labels(TARGET));
     page

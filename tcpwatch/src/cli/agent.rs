@@ -32,6 +32,15 @@ impl AgentOptions {
         Self { typed }
     }
 
+    /// `--check`: what file and flags come to, and whether that makes sense, is all that is asked.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check(&self, host: &Host) -> Option<Result<Config, Error>> {
+        let wrong = |error| Error { exit: super::Exit::Usage, ..error };
+        self.typed.check.then(|| self.load(host).map(|(config, _)| config).map_err(wrong))
+    }
+
     /// Reads the file and joins it with the flags.
     ///
     /// # Errors
@@ -40,6 +49,7 @@ impl AgentOptions {
         let AgentArgs {
             filter,
             config,
+            check: _,
             listen,
             max_series,
             journal,

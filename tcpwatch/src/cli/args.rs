@@ -160,6 +160,9 @@ pub(super) struct AgentArgs {
     /// What else is to be said, in TOML; read again on SIGHUP. Flags win [default: /etc/tcpwatch/agent.toml]
     #[arg(long, value_name = "FILE", help_heading = "Agent")]
     pub(super) config: Option<PathBuf>,
+    /// Say what the file and the flags come to, and end: 0 if that makes sense, 2 if not
+    #[arg(long, help_heading = "Agent")]
+    pub(super) check: bool,
     /// Where Prometheus finds figures, at /metrics; off: nowhere [default: 127.0.0.1:9853]
     #[arg(long, value_name = "ADDRESS", help_heading = "Agent")]
     pub(super) listen: Option<String>,

@@ -149,7 +149,10 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
         Some(Sub::Agent(args)) => {
             let options = AgentOptions::new(*args);
             // What is wrong is said now, not when the agent has long begun.
-            options.load(host)?;
+            match options.check(host) {
+                Some(checked) => drop(checked?),
+                None => drop(options.load(host)?),
+            }
             Command::Agent(options)
         }
         Some(Sub::Report(args)) => {
