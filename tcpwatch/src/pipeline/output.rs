@@ -7,6 +7,7 @@
 use crate::sink::{Out, Shown, Weight};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FileType, fstat};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
@@ -21,7 +22,7 @@ const LIMIT: usize = 8 << 20;
 const NOTES: usize = 256 << 10;
 /// Handed to the writer at once, so that under load neither lock nor wake-up costs an event much.
 const CHUNK: usize = 64 << 10;
-/// Written at once: a reader who takes that much is seen to read.
+/// Written at once: a reader who takes that much is seen to read. A file takes chunks as they are, which costs it half as much.
 const PIECE: usize = 16 << 10;
 /// Chunks kept for the next ones.
 const SPARE: usize = 4;
@@ -46,6 +47,8 @@ struct State {
     spare: Vec<Vec<u8>>,
     /// The writer has a chunk in hand.
     busy: bool,
+    /// Threads that wait for a change.
+    waiters: usize,
     /// Bytes that the reader took so far.
     taken: u64,
     /// No more chunks will come.
@@ -79,12 +82,31 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
-        self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0
+    /// Waits for a change, or until there was none for so long; `None`: however long it takes.
+    fn wait<'a>(&self, mut state: MutexGuard<'a, State>, limit: Option<Duration>) -> MutexGuard<'a, State> {
+        state.waiters += 1;
+        let mut state = match limit {
+            Some(limit) => self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.waiters -= 1;
+        state
+    }
+
+    /// Lets go of the state, and then wakes up who waits for a change of it: sooner, they would wait for the state itself. Mostly
+    /// nobody does, and to wake up nobody is a system call too.
+    fn tell(&self, state: MutexGuard<'_, State>) {
+        let waiters = state.waiters;
+        drop(state);
+        if waiters > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// The writer's work.
     fn write(&self, out: &mut (impl Write + AsFd)) {
+        let is_file = fstat(&*out).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+        let piece = if is_file { usize::MAX } else { PIECE };
         loop {
             let mut state = self.lock();
             let mut chunk = loop {
@@ -93,21 +115,19 @@ impl Shared {
                 }
                 if state.ended {
                     state.done = true;
-                    self.changed.notify_all();
-                    return;
+                    return self.tell(state);
                 }
                 state.busy = false;
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.wait(state, None);
             };
             state.busy = true;
             drop(state);
-            if let Err(error) = self.write_chunk(out, &chunk) {
+            if let Err(error) = self.write_chunk(out, &chunk, piece) {
                 let mut state = self.lock();
                 state.failed = Some(error.into());
                 state.done = true;
                 state.chunks.clear();
-                self.changed.notify_all();
-                return;
+                return self.tell(state);
             }
             chunk.clear();
             let mut state = self.lock();
@@ -117,15 +137,16 @@ impl Shared {
         }
     }
 
-    fn write_chunk(&self, out: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
+    fn write_chunk(&self, out: &mut (impl Write + AsFd), mut bytes: &[u8], piece: usize) -> io::Result<()> {
         while !bytes.is_empty() {
-            match out.write(&bytes[..bytes.len().min(PIECE)]) {
+            match out.write(&bytes[..bytes.len().min(piece)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     bytes = &bytes[count..];
                     self.waiting.fetch_sub(count, Ordering::Relaxed);
-                    self.lock().taken += count as u64;
-                    self.changed.notify_all();
+                    let mut state = self.lock();
+                    state.taken += count as u64;
+                    self.tell(state);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Somebody else made the pipe or terminal so.
@@ -180,8 +201,9 @@ pub(super) fn queue(mut out: impl Write + AsFd + Send + 'static) -> Result<(Outp
 impl Output {
     /// No more will come; what there is will be written.
     pub(super) fn end(&self) {
-        self.0.lock().ended = true;
-        self.0.changed.notify_all();
+        let mut state = self.0.lock();
+        state.ended = true;
+        self.0.tell(state);
     }
 
     /// All of it is written, and well.
@@ -192,9 +214,8 @@ impl Output {
 
     /// Waits until the reader has everything, however long it takes. Once `told` to end, only as long as it reads.
     pub(super) fn finish(self, told: &AtomicBool) -> io::Result<()> {
+        self.end();
         let mut state = self.0.lock();
-        state.ended = true;
-        self.0.changed.notify_all();
         let (mut taken, mut since) = (state.taken, Instant::now());
         while !state.done {
             if state.taken != taken || !told.load(Ordering::Relaxed) {
@@ -204,7 +225,7 @@ impl Output {
                 let text = format!("the reader took nothing for {} s", PATIENCE.as_secs());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
-            state = self.0.wait(state, LOOK);
+            state = self.0.wait(state, Some(LOOK));
         }
         state.failed.map_or(Ok(()), |failed| Err(failed.into()))
     }
@@ -226,12 +247,12 @@ impl Queue {
     }
 
     /// Gives what there is to the writer.
-    fn hand_over(&mut self, state: &mut MutexGuard<'_, State>) {
+    fn hand_over(&mut self, shared: &Shared, mut state: MutexGuard<'_, State>) {
         let next = state.spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK));
         let chunk = std::mem::replace(&mut self.chunk, next);
         self.shared.waiting.fetch_add(chunk.len(), Ordering::Relaxed);
         state.chunks.push_back(chunk);
-        self.shared.changed.notify_all();
+        shared.tell(state);
     }
 
     /// Until there is room, or the reader has taken nothing for too long. True: there is.
@@ -247,7 +268,7 @@ impl Queue {
                 self.stalled = true;
                 return false;
             }
-            state = shared.wait(state, LOOK);
+            state = shared.wait(state, Some(LOOK));
         }
         true
     }
@@ -262,11 +283,11 @@ impl Out for Queue {
         }
         if !self.chunk.is_empty() && self.chunk.len() + bytes.len() > CHUNK {
             let shared = Arc::clone(&self.shared);
-            let mut state = shared.lock();
+            let state = shared.lock();
             if let Some(failed) = state.failed {
                 return Err(failed.into());
             }
-            self.hand_over(&mut state);
+            self.hand_over(&shared, state);
         }
         self.chunk.extend_from_slice(bytes);
         Ok(Shown::Yes)
@@ -274,14 +295,14 @@ impl Out for Queue {
 
     fn flush(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let mut state = shared.lock();
+        let state = shared.lock();
         if let Some(failed) = state.failed {
             return Err(failed.into());
         }
         // A writer that is busy gets whole chunks only: many small ones would take more room than their bytes.
         let at_once = self.closing || !state.busy && state.chunks.is_empty();
         if at_once && !self.chunk.is_empty() {
-            self.hand_over(&mut state);
+            self.hand_over(&shared, state);
         }
         Ok(())
     }
