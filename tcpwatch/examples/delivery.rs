@@ -1,11 +1,13 @@
 //! What an event costs from its record to the bytes of its line, in nanoseconds: `cargo run --release --example delivery`.
+//!
+//! Another recording (`TCPWATCH_RECORD=FILE tcpwatch`) than the repository's is measured with `-- FILE`.
 #![expect(clippy::print_stdout, reason = "its output is the figures")]
 
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tcpwatch::decode::{Raw, decode};
 use tcpwatch::diagnose::lately::{Around, Lately};
@@ -26,19 +28,20 @@ const EVENTS: usize = 100_000;
 const ROUNDS: usize = 9;
 
 /// Records of a real kernel.
-const RECORDING: &str = "tests/recordings/6.12.107+deb13-cloud-amd64";
+const RECORDING: &str = "tests/recordings/6.12.107+deb13-cloud-amd64/records";
 /// Functions of a kernel with modules: what a search among them costs depends on how many there are.
 const FUNCTIONS: u64 = 200_000;
 
 fn main() -> anyhow::Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(RECORDING);
-    let records = tcpwatch::recording::read(&folder.join("records"))?;
+    let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join(RECORDING);
+    let recording = std::env::args_os().nth(1).map_or_else(usual, PathBuf::from);
+    let records = tcpwatch::recording::read(&recording)?;
     let is_state = |bytes: &&Vec<u8>| matches!(decode(bytes), Ok(Raw::State(_)));
     let states: Vec<&[u8]> = records.iter().filter(is_state).map(Vec::as_slice).collect();
     let is_reset = |bytes: &&Vec<u8>| matches!(decode(bytes), Ok(Raw::Event(record)) if matches!(record.kind, kind::RST_SENT | kind::RST_RECEIVED));
     let resets: Vec<&[u8]> = records.iter().filter(is_reset).map(Vec::as_slice).collect();
     let names = ReasonNames::default();
-    let symbols = symbols(&std::fs::read_to_string(folder.join("records.symbols"))?)?;
+    let symbols = symbols(&std::fs::read_to_string(recording.with_added_extension("symbols"))?)?;
     let context = Context {
         names: &names,
         symbols: &symbols,
@@ -47,11 +50,14 @@ fn main() -> anyhow::Result<()> {
         around: Around::default(),
     };
     println!("{} state records and {} of RSTs, medians of {ROUNDS} rounds", states.len(), resets.len());
-    for (what, records) in [("state", &states), ("rst", &resets)] {
+    for (what, records) in [("state", &states), ("rst", &resets)].into_iter().filter(|(_, of)| !of.is_empty())
+    {
         let mut lately = Lately::default();
         println!(
             "{what:<6} decode         {:>7.0} ns",
-            measure(records, |bytes| drop(black_box(decode(bytes))))
+            measure(records, |bytes| {
+                black_box(decode(bytes)).ok();
+            })
         );
         let interpreted = measure(records, |bytes| drop(black_box(event(bytes, &context, &mut lately))));
         println!("{what:<6} to an event    {interpreted:>7.0} ns");
@@ -81,11 +87,11 @@ fn describe() {
 fn event(bytes: &[u8], context: &Context<'_>, lately: &mut Lately) -> Option<Event> {
     match decode(bytes).ok()? {
         Raw::Event(record) => {
-            lately.note(&record);
-            let around = lately.around(&record, &context.around);
-            interpret(&record, &Context { around, ..*context })
+            lately.note(record);
+            let around = lately.around(record, &context.around);
+            interpret(record, &Context { around, ..*context })
         }
-        Raw::State(record) => Some(interpret_state(&record, context)),
+        Raw::State(record) => Some(interpret_state(record, context)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bytes of the ring buffer to records. Total: any bytes give a record or say what is wrong with them.
+//! Bytes of the ring buffer to records, where they lie. Total: any bytes give a record or say what is wrong with them.
 
 use tcpwatch_common::{
     hook,
@@ -6,12 +6,11 @@ use tcpwatch_common::{
 };
 use zerocopy::FromBytes;
 
-/// A record as the kernel programs wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Raw {
-    /// Boxed: it is four times as large as the other.
-    Event(Box<Record>),
-    State(StateRecord),
+/// A record as, and where, the kernel programs wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raw<'a> {
+    Event(&'a Record),
+    State(&'a StateRecord),
 }
 
 /// Why bytes are no record.
@@ -19,6 +18,8 @@ pub enum Raw {
 pub enum Malformed {
     /// No record is that long.
     Length(usize),
+    /// They do not begin at a multiple of eight, where the ring buffer has each record.
+    Place,
     /// No such kind, or a kind of the other shape.
     Kind(u8),
     /// No such hook.
@@ -31,6 +32,7 @@ impl std::fmt::Display for Malformed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Length(len) => write!(f, "no record is {len} bytes long"),
+            Self::Place => write!(f, "a record that does not begin at a multiple of eight"),
             Self::Kind(kind) => write!(f, "unknown kind of record: {kind}"),
             Self::Hook(hook) => write!(f, "unknown hook: {hook}"),
             Self::Frames(frames) => write!(f, "{frames} stack frames in a record"),
@@ -41,8 +43,9 @@ impl std::fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 /// Reads one record. The two shapes are told apart by length, so a buffer must hold exactly one.
-pub fn decode(bytes: &[u8]) -> Result<Raw, Malformed> {
-    if let Ok(record) = Record::read_from_bytes(bytes) {
+pub fn decode(bytes: &[u8]) -> Result<Raw<'_>, Malformed> {
+    if bytes.len() == size_of::<Record>() {
+        let record = Record::ref_from_bytes(bytes).map_err(|_| Malformed::Place)?;
         if !matches!(record.kind, kind::RST_SENT..=kind::DROP | kind::RETRANSMIT) {
             return Err(Malformed::Kind(record.kind));
         }
@@ -50,9 +53,10 @@ pub fn decode(bytes: &[u8]) -> Result<Raw, Malformed> {
             return Err(Malformed::Frames(record.frames));
         }
         known_hook(record.hook)?;
-        return Ok(Raw::Event(Box::new(record)));
+        return Ok(Raw::Event(record));
     }
-    if let Ok(record) = StateRecord::read_from_bytes(bytes) {
+    if bytes.len() == size_of::<StateRecord>() {
+        let record = StateRecord::ref_from_bytes(bytes).map_err(|_| Malformed::Place)?;
         if record.kind != kind::STATE {
             return Err(Malformed::Kind(record.kind));
         }
@@ -87,15 +91,19 @@ mod tests {
 
     #[test]
     fn both_shapes_round_trip() {
-        assert_eq!(decode(record().as_bytes()), Ok(Raw::Event(Box::new(record()))));
-        assert_eq!(decode(state().as_bytes()), Ok(Raw::State(state())));
+        assert_eq!(decode(record().as_bytes()), Ok(Raw::Event(&record())));
+        assert_eq!(decode(state().as_bytes()), Ok(Raw::State(&state())));
     }
 
     #[test]
-    fn a_misaligned_buffer_is_read_too() {
-        let mut bytes = vec![0];
-        bytes.extend_from_slice(record().as_bytes());
-        assert!(matches!(decode(&bytes[1..]), Ok(Raw::Event(_))));
+    fn a_record_at_an_odd_place_is_refused() {
+        for record in [record().as_bytes(), state().as_bytes()] {
+            let mut twice = record.repeat(2);
+            for shift in 1..8 {
+                twice.copy_within(..record.len(), shift);
+                assert_eq!(decode(&twice[shift..shift + record.len()]), Err(Malformed::Place), "{shift}");
+            }
+        }
     }
 
     #[test]

@@ -324,14 +324,14 @@ fn events() -> Vec<Event> {
         .enumerate()
         .map(|(i, record)| match decode(record.as_bytes()).unwrap() {
             Raw::Event(record) => {
-                lately.note(&record);
-                interpret(&record, &ctx(i == 0, lately.around(&record, &watched()))).unwrap()
+                lately.note(record);
+                interpret(record, &ctx(i == 0, lately.around(record, &watched()))).unwrap()
             }
             Raw::State(_) => unreachable!("an event's bytes"),
         })
         .collect();
     match decode(transition().as_bytes()).unwrap() {
-        Raw::State(record) => events.push(interpret_state(&record, &ctx(false, Around::default()))),
+        Raw::State(record) => events.push(interpret_state(record, &ctx(false, Around::default()))),
         Raw::Event(_) => unreachable!("a transition's bytes"),
     }
     // What the host stage adds.

@@ -41,14 +41,14 @@ fn replay(release: &str) -> String {
     for bytes in recording::read(&path.join("records")).unwrap() {
         match decode(&bytes).unwrap() {
             Raw::Event(record) => {
-                lately.note(&record);
-                let around = lately.around(&record, &context.around);
-                if let Some(event) = interpret(&record, &Context { around, ..context }) {
+                lately.note(record);
+                let around = lately.around(record, &context.around);
+                if let Some(event) = interpret(record, &Context { around, ..context }) {
                     sink.event(&event).unwrap();
                 }
             }
             Raw::State(record) => {
-                sink.event(&interpret_state(&record, &context)).unwrap();
+                sink.event(&interpret_state(record, &context)).unwrap();
             }
         }
     }

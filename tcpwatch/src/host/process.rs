@@ -5,8 +5,8 @@
 
 use super::cgroup::{self, Cgroups};
 use super::{Host, proc::Proc};
+use foldhash::{HashMap, HashMapExt};
 use smol_str::SmolStr;
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tcpwatch_common::owner::Owner;

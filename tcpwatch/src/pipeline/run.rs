@@ -31,8 +31,9 @@ use crate::recording::Recorder;
 use crate::sink::{Shown, Sink};
 use crate::source::{Live, Settings};
 use anyhow::{Result, bail};
+use foldhash::{HashMap, HashMapExt};
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tcpwatch_common::config::deliver;
@@ -325,12 +326,13 @@ impl Run {
                     return;
                 }
                 Ok(Raw::Event(record)) => {
-                    lately.note(&record);
-                    storms.note(&record);
+                    lately.note(record);
+                    storms.note(record);
                     let resident = (record.present.owner.pid != 0).then_some(record.present.owner.pid);
-                    let settings = settings.settings(record.flow.netns, resident).unwrap_or_default();
-                    let around = Around { settings, ..lately.around(&record, &meaning.around) };
-                    match diagnose::interpret(&record, &Meaning { around, ..meaning }) {
+                    let settings = settings.settings_at(record.flow.netns, resident, now.get());
+                    let settings = settings.unwrap_or_default();
+                    let around = Around { settings, ..lately.around(record, &meaning.around) };
+                    match diagnose::interpret(record, &Meaning { around, ..meaning }) {
                         Some(event) => (record.hook, event),
                         None => {
                             *unshown.entry(record.hook).or_default() += 1;
@@ -338,7 +340,7 @@ impl Run {
                         }
                     }
                 }
-                Ok(Raw::State(record)) => (record.hook, diagnose::interpret_state(&record, &meaning)),
+                Ok(Raw::State(record)) => (record.hook, diagnose::interpret_state(record, &meaning)),
                 Err(_) => {
                     *malformed += 1;
                     return;

@@ -3,7 +3,7 @@
 use super::{Settings, Unseen};
 use crate::host::Host;
 use crate::host::netns::{self, Namespace};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,8 @@ impl Cache {
         self.settings_at(netns, resident, Instant::now())
     }
 
-    fn settings_at(&mut self, netns: u32, resident: Option<u32>, now: Instant) -> Option<Settings> {
+    /// The same, for who knows the time and asks often.
+    pub fn settings_at(&mut self, netns: u32, resident: Option<u32>, now: Instant) -> Option<Settings> {
         if let Some(space) = self.spaces.get_mut(&netns) {
             space.used = now;
             let age = now.saturating_duration_since(space.asked);
