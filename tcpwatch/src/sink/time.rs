@@ -1,5 +1,7 @@
 //! Time of day without a time zone database: UTC only.
 
+use std::ops::Range;
+
 /// A moment in UTC, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Civil {
@@ -12,30 +14,21 @@ struct Civil {
     nanos: u64,
 }
 
-/// A moment in letters, of which there are always as many; made for each event, so without a heap.
+/// A moment in letters, of which there are always as many, ASCII all of them; made for each event, so without a heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp<const N: usize>([u8; N]);
 
 impl<const N: usize> Stamp<N> {
-    /// From a form in which each run of `#` stands for the digits of one number.
-    fn new(form: &[u8; N], numbers: &[u64]) -> Self {
-        let mut text = *form;
-        let mut numbers = numbers.iter().rev();
-        let mut number = 0;
-        let mut inside = false;
-        for letter in text.iter_mut().rev() {
-            let digit = *letter == b'#';
-            if digit {
-                if !inside {
-                    number = numbers.next().copied().unwrap_or(0);
-                }
-                // Less than ten.
-                *letter = b'0' + (number % 10) as u8;
-                number /= 10;
-            }
-            inside = digit;
+    /// Writes a number, as many of its last digits as there is room for. The range is a constant, so that none of this is a loop and
+    /// the numbers of a moment do not wait for each other.
+    #[inline(always)]
+    fn with(mut self, place: Range<usize>, mut number: u64) -> Self {
+        for digit in self.0[place].iter_mut().rev() {
+            // Less than ten.
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
         }
-        Self(text)
+        self
     }
 
     /// The letters.
@@ -53,19 +46,30 @@ impl<const N: usize> std::fmt::Display for Stamp<N> {
 /// RFC 3339 with microseconds: `2026-11-21T03:14:07.123456Z`. `time_ns` is nanoseconds since 1970.
 pub fn rfc3339(time_ns: u64) -> Stamp<27> {
     let Civil { year, month, day, hour, minute, second, nanos } = civil(time_ns);
-    Stamp::new(b"####-##-##T##:##:##.######Z", &[year, month, day, hour, minute, second, nanos / 1_000])
+    Stamp(*b"yyyy-mm-ddThh:mm:ss.uuuuuuZ")
+        .with(0..4, year)
+        .with(5..7, month)
+        .with(8..10, day)
+        .with(11..13, hour)
+        .with(14..16, minute)
+        .with(17..19, second)
+        .with(20..26, nanos / 1_000)
 }
 
 /// The time of day with milliseconds: `03:14:07.123`.
 pub fn clock(time_ns: u64) -> Stamp<12> {
     let Civil { hour, minute, second, nanos, .. } = civil(time_ns);
-    Stamp::new(b"##:##:##.###", &[hour, minute, second, nanos / 1_000_000])
+    Stamp(*b"hh:mm:ss.mmm")
+        .with(0..2, hour)
+        .with(3..5, minute)
+        .with(6..8, second)
+        .with(9..12, nanos / 1_000_000)
 }
 
 /// The date: `2026-11-21`.
 pub fn date(time_ns: u64) -> Stamp<10> {
     let Civil { year, month, day, .. } = civil(time_ns);
-    Stamp::new(b"####-##-##", &[year, month, day])
+    Stamp(*b"yyyy-mm-dd").with(0..4, year).with(5..7, month).with(8..10, day)
 }
 
 fn civil(time_ns: u64) -> Civil {

@@ -5,8 +5,18 @@ use serde::ser::{Error as _, Impossible, SerializeSeq, SerializeStruct};
 use serde::{Serialize, Serializer};
 use serde_json::{Error, Result};
 
-/// Writes structures, lists and plain values, which is all that events consist of.
+/// Writes structures, lists, names and plain values, which is all that events consist of.
 pub(super) struct Line<'a>(pub(super) &'a mut Vec<u8>);
+
+impl Line<'_> {
+    /// A text in which nothing has to be escaped.
+    fn quoted(self, text: &str) {
+        self.0.reserve(text.len() + 2);
+        self.0.push(b'"');
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(b'"');
+    }
+}
 
 /// A structure, or a list, of which some was written.
 pub(super) struct Open<'a> {
@@ -39,8 +49,8 @@ impl SerializeStruct for Open<'_> {
     #[inline(always)]
     fn serialize_field<T: ?Sized + Serialize>(&mut self, key: &'static str, value: &T) -> Result<()> {
         debug_assert!(key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{key}");
-        self.next();
-        self.bytes.push(b'"');
+        self.bytes.extend_from_slice(&[self.before, b'"']);
+        self.before = b',';
         self.bytes.extend_from_slice(key.as_bytes());
         self.bytes.extend_from_slice(b"\":");
         value.serialize(Line(self.bytes))
@@ -76,9 +86,29 @@ macro_rules! plain {
     };
 }
 
+/// Whether some byte has to be escaped: a quote, a backslash, or one below the space. All are looked at, eight at a time: most texts
+/// are short, and have none.
+fn has_special(bytes: &[u8]) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The highest bit of each byte that is less than another, at most 128; a byte above one that is may have it too.
+    let below = |word: u64, limit: u8| word.wrapping_sub(LOW * u64::from(limit)) & !word & HIGH;
+    let special = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        let is = |byte: u8| below(word ^ (LOW * u64::from(byte)), 1);
+        below(word, b' ') | is(b'"') | is(b'\\')
+    };
+    let Some(last) = bytes.last_chunk() else {
+        return bytes.iter().any(|byte| matches!(byte, ..b' ' | b'"' | b'\\'));
+    };
+    // The last eight are mostly looked at twice in part, which takes less than one after the other.
+    let (words, _) = bytes.as_chunks();
+    words.iter().fold(special(last), |any, word| any | special(word)) != 0
+}
+
 /// What no event has.
 fn foreign<T>() -> Result<T> {
-    Err(Error::custom("an event has structures, lists and plain values only"))
+    Err(Error::custom("an event has structures, lists, names and plain values only"))
 }
 
 impl<'a> Serializer for Line<'a> {
@@ -110,15 +140,11 @@ impl<'a> Serializer for Line<'a> {
     }
 
     fn serialize_str(self, value: &str) -> Result<()> {
-        // Most texts have nothing to escape. All bytes are looked at, so that many are at once.
-        let special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
-        if value.bytes().fold(false, |any, byte| any | special(byte)) {
+        // Most texts have nothing to escape.
+        if has_special(value.as_bytes()) {
             return serde_json::Serializer::new(self.0).serialize_str(value);
         }
-        self.0.reserve(value.len() + 2);
-        self.0.push(b'"');
-        self.0.extend_from_slice(value.as_bytes());
-        self.0.push(b'"');
+        self.quoted(value);
         Ok(())
     }
 
@@ -152,8 +178,10 @@ impl<'a> Serializer for Line<'a> {
         Ok(Open { bytes: self.0, before: b'{', close: b'}' })
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<()> {
-        foreign()
+    fn serialize_unit_variant(self, _: &'static str, _: u32, name: &'static str) -> Result<()> {
+        debug_assert!(!has_special(name.as_bytes()), "{name}");
+        self.quoted(name);
+        Ok(())
     }
 
     fn serialize_newtype_variant<T: ?Sized + Serialize>(
@@ -246,6 +274,20 @@ mod tests {
         let mut line = Vec::new();
         Nothing {}.serialize(Line(&mut line)).unwrap();
         assert_eq!(line, b"{}");
+    }
+
+    #[test]
+    fn every_byte_that_must_be_escaped_is_found_wherever_it_stands() {
+        for length in 0..40 {
+            for (at, byte) in (0..length).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte))) {
+                for other in [b'a', 0x7f, 0x80, 0xff, b' ', b'!', b'#', b'[', b']'] {
+                    let mut bytes = vec![other; length];
+                    bytes[at] = byte;
+                    let special = byte < b' ' || byte == b'"' || byte == b'\\';
+                    assert_eq!(has_special(&bytes), special, "{byte} at {at} of {length}, among {other}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,19 +11,19 @@ pub const VERSION: u32 = 1;
 /// Any event about a connection or a listener.
 #[derive(Debug, Serialize)]
 pub struct Event<'a> {
-    event: &'static str,
+    event: Word,
     #[serde(serialize_with = "moment")]
     time: u64,
     mono_ns: u64,
     netns: Option<u32>,
     local: Option<Endpoint>,
     remote: Option<Endpoint>,
-    state: Option<&'static str>,
+    state: Option<Word>,
     /// This and the next two of `state` events only, and there even if it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    old_state: Option<Option<&'static str>>,
+    old_state: Option<Option<Word>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    new_state: Option<Option<&'static str>>,
+    new_state: Option<Option<Word>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     for_us: Option<Option<u64>>,
     owner: Option<Owner<'a>>,
@@ -44,6 +44,16 @@ pub struct Event<'a> {
     count: u64,
 }
 
+/// A word of this schema's own. To a serializer it is what an `enum` without values is, so that nothing in it needs escaping.
+#[derive(Clone, Copy, Debug)]
+struct Word(&'static str);
+
+impl Serialize for Word {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit_variant("Word", 0, self.0)
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Endpoint {
     addr: std::net::IpAddr,
@@ -58,7 +68,7 @@ pub(in crate::sink) struct Owner<'a> {
     uid: u32,
     cgroup: Option<&'a str>,
     container: Option<&'a str>,
-    how: &'static str,
+    how: Word,
     start_ns: Option<u64>,
 }
 
@@ -66,27 +76,27 @@ pub(in crate::sink) struct Owner<'a> {
 struct Task<'a> {
     pid: Option<u32>,
     comm: &'a str,
-    context: Option<&'static str>,
+    context: Option<Word>,
 }
 
 #[derive(Debug, Serialize)]
 struct Reason<'a> {
     name: &'a str,
-    from: &'static str,
+    from: Word,
 }
 
 #[derive(Debug, Serialize)]
 struct Cause<'a> {
-    id: &'static str,
-    certainty: &'static str,
+    id: Word,
+    certainty: Word,
     summary: &'a str,
-    evidence: &'a [String],
+    evidence: &'a [event::Text],
     fix: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
 struct HistoryStep {
-    state: &'static str,
+    state: Word,
     for_us: Option<u64>,
 }
 
@@ -134,7 +144,8 @@ fn flags<S: Serializer>(flags: &u8, serializer: S) -> Result<S::Ok, S::Error> {
 }
 
 fn steps<S: Serializer>(history: &[event::HistoryStep], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(history.iter().map(|step| HistoryStep { state: step.state, for_us: step.for_us }))
+    serializer
+        .collect_seq(history.iter().map(|step| HistoryStep { state: Word(step.state), for_us: step.for_us }))
 }
 
 fn endpoint(endpoint: &event::Endpoint) -> Endpoint {
@@ -145,26 +156,26 @@ impl<'a> From<&'a event::Event> for Event<'a> {
     fn from(event: &'a event::Event) -> Self {
         let is_transition = event.kind == event::EventKind::State;
         Self {
-            event: event.kind.name(),
+            event: Word(event.kind.name()),
             time: event.time_ns,
             mono_ns: event.mono_ns,
             netns: event.netns,
             local: event.local.as_ref().map(endpoint),
             remote: event.remote.as_ref().map(endpoint),
-            state: event.state,
-            old_state: is_transition.then_some(event.old_state),
-            new_state: is_transition.then_some(event.new_state),
+            state: event.state.map(Word),
+            old_state: is_transition.then_some(event.old_state.map(Word)),
+            new_state: is_transition.then_some(event.new_state.map(Word)),
             for_us: is_transition.then_some(event.for_us),
             owner: event.owner.as_ref().map(Owner::from),
             task: event.task.as_ref().map(|task| Task {
                 pid: task.pid,
                 comm: &task.comm,
-                context: task.context.map(event::TaskContext::name),
+                context: task.context.map(|context| Word(context.name())),
             }),
             reason: event
                 .reason
                 .as_ref()
-                .map(|reason| Reason { name: &reason.name, from: reason.from.name() }),
+                .map(|reason| Reason { name: &reason.name, from: Word(reason.from.name()) }),
             cause: event.cause.as_ref().map(Cause::from),
             site: event.site.as_deref(),
             stack: event.stack.as_deref(),
@@ -190,7 +201,7 @@ impl<'a> From<&'a event::OwnerInfo> for Owner<'a> {
             uid: *uid,
             cgroup: cgroup.as_deref(),
             container: container.as_deref(),
-            how,
+            how: Word(how),
             start_ns: (*start_ns != 0).then_some(*start_ns),
         }
     }
@@ -199,8 +210,8 @@ impl<'a> From<&'a event::OwnerInfo> for Owner<'a> {
 impl<'a> From<&'a event::Cause> for Cause<'a> {
     fn from(cause: &'a event::Cause) -> Self {
         Self {
-            id: cause.id,
-            certainty: cause.certainty.name(),
+            id: Word(cause.id),
+            certainty: Word(cause.certainty.name()),
             summary: &cause.summary,
             evidence: &cause.evidence,
             fix: cause.fix.as_deref(),
