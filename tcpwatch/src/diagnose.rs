@@ -25,6 +25,7 @@ use lately::Around;
 use leak::Leak;
 use site::Site;
 use smol_str::SmolStr;
+use std::cell::OnceCell;
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::record::{Record, StateRecord, Task, flag, kind};
 use tcpwatch_common::state as states;
@@ -74,6 +75,7 @@ pub fn interpret(raw: &Record, ctx: &Context<'_>) -> Option<Event> {
         around: &ctx.around,
         local: endpoint(&raw.flow.local, raw.flow.local_port),
         remote: endpoint(&raw.flow.remote, raw.flow.remote_port),
+        sort: OnceCell::new(),
     };
     let explained = !matches!(raw.kind, kind::DROP | kind::RETRANSMIT);
     let cause = explained.then(|| cause::diagnose(&facts));
@@ -164,7 +166,7 @@ pub fn at_a_halt(event: &mut Event, state: char) {
         'Z' => format!("{name} has ended, and its parent has not noticed (state Z)"),
         _ => return,
     };
-    cause.evidence.insert(0, text);
+    cause.evidence.insert(0, text.into());
 }
 
 /// The command that makes the TIME_WAIT table larger.

@@ -19,7 +19,7 @@ use tcpwatch_common::owner::Owner;
 use tcpwatch_common::record::kind;
 
 /// Allocations of an RST's event at most, from its record to its line. Most of them are the sentences of its cause.
-const OF_AN_RST: u64 = 36;
+const OF_AN_RST: u64 = 26;
 
 /// Counts what this thread asks for.
 struct Counting;
@@ -85,13 +85,13 @@ fn most(release: &str, sink: &mut dyn Sink, wanted: impl Fn(u8) -> bool) -> u64 
             let asked = asked(|| match decode(bytes).unwrap() {
                 Raw::State(record) => {
                     kind = record.kind;
-                    sink.event(&interpret_state(&record, &context)).unwrap();
+                    sink.event(&interpret_state(record, &context)).unwrap();
                 }
                 Raw::Event(record) => {
                     kind = record.kind;
-                    lately.note(&record);
-                    let around = lately.around(&record, &context.around);
-                    if let Some(event) = interpret(&record, &Context { around, ..context }) {
+                    lately.note(record);
+                    let around = lately.around(record, &context.around);
+                    if let Some(event) = interpret(record, &Context { around, ..context }) {
                         sink.event(&event).unwrap();
                     }
                 }

@@ -375,7 +375,7 @@ fn foreign_sections_and_blocks_are_passed_over() {
 #[test]
 fn an_event_longer_than_an_option_is_read_whole() {
     let mut event = full(EventKind::RstSent);
-    event.cause.as_mut().unwrap().evidence = vec!["é".repeat(100_000)];
+    event.cause.as_mut().unwrap().evidence = vec!["é".repeat(100_000).into()];
     let all = [Said::Event(Box::new(event))];
     let (back, ended) = read(&written(&all));
     ended.unwrap();

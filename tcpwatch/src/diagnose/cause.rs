@@ -6,8 +6,10 @@ use super::lately::Around;
 use super::site::Site;
 use super::state;
 use crate::event::{
-    Cause, Certainty, Endpoint, EventKind, ListenInfo, OwnerInfo, Reason, ReasonFrom, TaskInfo,
+    Cause, Certainty, Endpoint, EventKind, ListenInfo, OwnerInfo, Reason, ReasonFrom, TaskInfo, Text,
 };
+use memchr::memchr;
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 use tcpwatch_common::hook;
 use tcpwatch_common::owner::Memory;
@@ -19,7 +21,7 @@ pub(super) const SYN: u8 = 2;
 pub(super) const ACK: u8 = 16;
 
 /// Everything that a cause may rest on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Facts<'a> {
     pub record: &'a Record,
     /// What the record becomes.
@@ -36,46 +38,74 @@ pub struct Facts<'a> {
     pub around: &'a Around,
     pub local: Endpoint,
     pub remote: Endpoint,
+    /// Found when the first rule asks for it; nearly all do.
+    pub sort: OnceCell<Sort>,
 }
 
-/// What rules ask. The first group tells five sorts of RST apart that exclude each other.
+/// Who decided on an RST: sorts that exclude each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// A firewall: it never passes the TCP stack.
+    Firewall,
+    /// MPTCP.
+    Mptcp,
+    /// TCP of its own accord: no segment drew it.
+    Active,
+    /// TCP, in answer to a segment.
+    Passive,
+    /// The peer, and it ended something.
+    Obeyed,
+    /// It is no RST, or one that changed nothing.
+    Other,
+}
+
+/// What rules ask.
 impl<'a> Facts<'a> {
-    /// An RST of a firewall: it never passes the TCP stack.
+    /// An RST of a firewall.
     pub(super) fn by_firewall(&self) -> bool {
-        self.record.kind == kind::RST_SENT
-            && matches!(self.record.hook, hook::NF_SEND_RESET | hook::NF_SEND_RESET6)
+        self.sort() == Sort::Firewall
     }
 
     /// An RST that MPTCP decided to send.
     pub(super) fn by_mptcp(&self) -> bool {
-        if self.record.kind != kind::RST_SENT || self.by_firewall() {
-            return false;
-        }
+        self.sort() == Sort::Mptcp
+    }
+
+    /// An RST of TCP's own accord.
+    pub(super) fn active(&self) -> bool {
+        self.sort() == Sort::Active
+    }
+
+    /// TCP's answer to a segment.
+    pub(super) fn passive(&self) -> bool {
+        self.sort() == Sort::Passive
+    }
+
+    /// The peer's RST, and it ended something.
+    pub(super) fn obeyed(&self) -> bool {
+        self.sort() == Sort::Obeyed
+    }
+
+    fn sort(&self) -> Sort {
+        *self.sort.get_or_init(|| match self.record.kind {
+            kind::RST_RECEIVED => Sort::Obeyed,
+            kind::RST_SENT => match self.record.hook {
+                hook::NF_SEND_RESET | hook::NF_SEND_RESET6 => Sort::Firewall,
+                _ if self.looks_like_mptcp() => Sort::Mptcp,
+                _ if self.has(flag::PACKET) => Sort::Passive,
+                _ => Sort::Active,
+            },
+            _ => Sort::Other,
+        })
+    }
+
+    fn looks_like_mptcp(&self) -> bool {
         self.mptcp_reason().is_some()
             // The subflow's code is none that this kernel has a name for.
             || self.reason_is("ERROR")
             || self.decided_by(&["mptcp_", "__mptcp_", "subflow_"])
             || self.mptcp_fastclose()
             || self.mptcp_refuses()
-    }
-
-    /// An RST of TCP's own accord: no segment drew it.
-    pub(super) fn active(&self) -> bool {
-        self.by_tcp() && !self.has(flag::PACKET)
-    }
-
-    /// TCP's answer to a segment.
-    pub(super) fn passive(&self) -> bool {
-        self.by_tcp() && self.has(flag::PACKET)
-    }
-
-    /// The peer's RST, and it ended something.
-    pub(super) fn obeyed(&self) -> bool {
-        self.record.kind == kind::RST_RECEIVED
-    }
-
-    fn by_tcp(&self) -> bool {
-        self.record.kind == kind::RST_SENT && !self.by_firewall() && !self.by_mptcp()
     }
 
     /// The whole connection is ended at once. Some kernels close each subflow as if by SO_LINGER 0. Without a stack,
@@ -219,8 +249,8 @@ impl<'a> Facts<'a> {
 #[derive(Debug)]
 pub struct Verdict {
     certainty: Certainty,
-    evidence: Vec<String>,
-    fix: Option<String>,
+    evidence: Vec<Text>,
+    fix: Option<Text>,
 }
 
 impl Verdict {
@@ -240,20 +270,20 @@ impl Verdict {
         Self::new(Certainty::Possible)
     }
 
-    pub(super) fn with(mut self, evidence: impl IntoIterator<Item = String>) -> Self {
-        self.evidence.extend(evidence);
+    pub(super) fn with<T: Into<Text>>(mut self, evidence: impl IntoIterator<Item = T>) -> Self {
+        self.evidence.extend(evidence.into_iter().map(Into::into));
         self
     }
 
     /// Replaces the row's remedy, where the facts allow a better one.
-    pub(super) fn fix(mut self, fix: impl Into<Option<String>>) -> Self {
-        self.fix = fix.into();
+    pub(super) fn fix<T: Into<Text>>(mut self, fix: Option<T>) -> Self {
+        self.fix = fix.map(Into::into);
         self
     }
 
     /// The row's cause with words of its own, for what is not told from one record.
     pub(super) fn say(self, spec: &Spec, summary: String) -> Cause {
-        let fix = self.fix.or_else(|| spec.fix.map(str::to_owned));
+        let fix = self.fix.or(spec.fix.map(Text::Borrowed));
         Cause { id: spec.id, certainty: self.certainty, summary, evidence: self.evidence, fix }
     }
 
@@ -279,27 +309,31 @@ pub fn diagnose(facts: &Facts<'_>) -> Cause {
 fn sentence(template: &str, facts: &Facts<'_>) -> String {
     let mut text = String::with_capacity(template.len() + 64);
     let mut rest = template;
-    while let Some((before, (word, after))) =
-        rest.split_once('{').and_then(|(before, inner)| Some((before, inner.split_once('}')?)))
-    {
+    while let Some((before, word, after)) = blank(rest) {
         text.push_str(before);
-        // Writing to a string cannot fail.
-        let _ = match word {
+        match word {
             "owner" => match facts.owner {
-                Some(OwnerInfo { comm, pid: Some(pid), .. }) => write!(text, "{comm}[{pid}]"),
-                Some(OwnerInfo { comm, pid: None, .. }) => text.write_str(comm),
-                None => text.write_str(NOBODY),
+                Some(owner) => push_owner(&mut text, owner),
+                None => text.push_str(NOBODY),
             },
-            "local" => write!(text, "{}", facts.local),
-            "remote" => write!(text, "{}", facts.remote),
-            "port" => write!(text, "{}", facts.local.port),
-            "state" => text.write_str(facts.began_name()),
-            other => write!(text, "{{{other}}}"),
-        };
+            "local" => push_endpoint(&mut text, facts.local),
+            "remote" => push_endpoint(&mut text, facts.remote),
+            "port" => text.push_str(itoa::Buffer::new().format(facts.local.port)),
+            "state" => text.push_str(facts.began_name()),
+            other => text.extend(["{", other, "}"]),
+        }
         rest = after;
     }
     text.push_str(rest);
     text
+}
+
+/// The first word in braces, and what stands before and behind it.
+fn blank(text: &str) -> Option<(&str, &str, &str)> {
+    let open = memchr(b'{', text.as_bytes())?;
+    let (before, inner) = (&text[..open], &text[open + 1..]);
+    let close = memchr(b'}', inner.as_bytes())?;
+    Some((before, &inner[..close], &inner[close + 1..]))
 }
 
 /// Stands for an owner who is not known.
@@ -307,9 +341,20 @@ pub(super) const NOBODY: &str = "a process that tcpwatch does not know";
 
 /// `nginx[812]`.
 pub(super) fn name_owner(owner: &OwnerInfo) -> String {
-    match owner.pid {
-        Some(pid) => format!("{}[{pid}]", owner.comm),
-        None => owner.comm.to_string(),
+    let mut text = String::new();
+    push_owner(&mut text, owner);
+    text
+}
+
+fn push_endpoint(text: &mut String, endpoint: Endpoint) {
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{endpoint}");
+}
+
+fn push_owner(text: &mut String, owner: &OwnerInfo) {
+    text.push_str(&owner.comm);
+    if let Some(pid) = owner.pid {
+        text.extend(["[", itoa::Buffer::new().format(pid), "]"]);
     }
 }
 

@@ -64,7 +64,10 @@ pub fn info(owner: &Owner) -> Option<OwnerInfo> {
 /// A `task_struct.comm` as text.
 pub fn comm(bytes: &[u8; 16]) -> SmolStr {
     let len = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    SmolStr::new(String::from_utf8_lossy(&bytes[..len]))
+    match str::from_utf8(&bytes[..len]) {
+        Ok(text) => SmolStr::new(text),
+        Err(_) => SmolStr::new(String::from_utf8_lossy(&bytes[..len])),
+    }
 }
 
 #[cfg(test)]

@@ -96,9 +96,10 @@ pub(super) fn stand_for(event: &mut Event, due: &Due) {
         _ => "from many networks to many ports".to_owned(),
     };
     let (count, seconds) = (due.count, due.within.as_secs_f64());
-    cause.evidence.push(format!(
+    let text = format!(
         "one of a storm: {count} like this {of} in {seconds:.1} s were counted without detail (--storm)"
-    ));
+    );
+    cause.evidence.push(text.into());
 }
 
 /// The network in a key.

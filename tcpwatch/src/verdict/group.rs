@@ -180,7 +180,7 @@ impl Group {
             why,
             title,
             evidence: self.evidence(count, watched_ns),
-            fix: cause.and_then(|cause| cause.fix.clone()).into_iter().collect(),
+            fix: cause.and_then(|cause| cause.fix.as_deref()).map(str::to_owned).into_iter().collect(),
             first_ns: self.first_ns,
             last_ns: self.last_ns,
         }
@@ -237,7 +237,12 @@ impl Group {
             if event.kind != EventKind::CloseWaitLeak && count > 1 {
                 lines.push(format!("the last one, {ends}:"));
             }
-            lines.extend(event.cause.iter().flat_map(|cause| cause.evidence.iter().cloned()));
+            lines.extend(
+                event
+                    .cause
+                    .iter()
+                    .flat_map(|cause| cause.evidence.iter().map(|text| text.clone().into_owned())),
+            );
         }
         lines
     }

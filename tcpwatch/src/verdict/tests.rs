@@ -22,8 +22,8 @@ fn event(kind: EventKind, cause: &'static str, local: &str, remote: &str) -> Eve
         id: cause,
         certainty: Certainty::Certain,
         summary: format!("{cause} happened"),
-        evidence: vec!["figures".to_owned()],
-        fix: Some("do".to_owned()),
+        evidence: vec!["figures".into()],
+        fix: Some("do".into()),
     });
     event
 }

@@ -7,7 +7,7 @@ use super::evidence::{age, segment, task};
 use super::{Harm, RST_SENT, Spec, counter, dropped, in_state, reset};
 use crate::diagnose::cause::{Facts, Verdict};
 use crate::diagnose::reason;
-use crate::event::Certainty;
+use crate::event::{Certainty, Text};
 use tcpwatch_common::record::{SOCK_LINGER, flag};
 use tcpwatch_common::state::{CLOSE, CLOSING, FIN_WAIT2, LAST_ACK};
 
@@ -288,14 +288,15 @@ fn unread_data(facts: &Facts<'_>) -> Option<Verdict> {
         Caller::Unknown => facts.told("TCP_ABORT_ON_CLOSE")?,
         _ => return None,
     };
-    let bytes = match reason::unread(facts.record) {
-        0 => "bytes that arrived were never read".to_owned(),
-        bytes => format!("{bytes} bytes that arrived were never read"),
+    let bytes: Text = match reason::unread(facts.record) {
+        0 => "bytes that arrived were never read".into(),
+        bytes => format!("{bytes} bytes that arrived were never read").into(),
     };
-    let exit = facts.site.has("do_exit").then(|| "closed because the process ended (do_exit)".to_owned());
+    let exit = facts.site.has("do_exit").then_some("closed because the process ended (do_exit)");
     Some(
         Verdict::new(certainty)
-            .with([bytes, format!("closed in state {}", facts.began_name())])
+            .with([bytes])
+            .with([["closed in state ", facts.began_name()].concat()])
             .with(exit)
             .with(age(facts)),
     )
@@ -316,17 +317,17 @@ fn linger_zero(facts: &Facts<'_>) -> Option<Verdict> {
     let option = socket.flags & SOCK_LINGER != 0;
     Some(
         Verdict::new(certainty)
-            .with(by_close.then(|| path.to_owned()))
+            .with(by_close.then_some(path))
             .with(option.then(|| format!("SO_LINGER is set, time {}", socket.lingertime)))
-            .with([format!("closed in state {}", facts.began_name())])
+            .with([["closed in state ", facts.began_name()].concat()])
             .with(unsent(facts))
             .with(age(facts)),
     )
 }
 
 /// Both sides had closed: then the kernel resets only what it has not sent.
-fn unsent(facts: &Facts<'_>) -> Option<String> {
-    matches!(facts.began, Some(CLOSING | LAST_ACK)).then(|| "data were still waiting to be sent".to_owned())
+fn unsent(facts: &Facts<'_>) -> Option<&'static str> {
+    matches!(facts.began, Some(CLOSING | LAST_ACK)).then_some("data were still waiting to be sent")
 }
 
 /// `tcp_disconnect`, but for whom is not in the stack.
@@ -366,7 +367,7 @@ fn listener_closed(facts: &Facts<'_>) -> Option<Verdict> {
     };
     Some(
         Verdict::new(certainty)
-            .with(["the connection waited in the accept queue, nobody had accepted it".to_owned()])
+            .with(["the connection waited in the accept queue, nobody had accepted it"])
             .with(how)
             .with(age(facts)),
     )
@@ -407,7 +408,8 @@ fn keepalive(facts: &Facts<'_>) -> Option<Verdict> {
     };
     Some(
         Verdict::new(certainty)
-            .with(["keepalive probes went unanswered".to_owned(), format!("in state {}", facts.began_name())])
+            .with(["keepalive probes went unanswered"])
+            .with([["in state ", facts.began_name()].concat()])
             .with(keepalive_settings(facts))
             .with(age(facts)),
     )
@@ -432,7 +434,7 @@ fn orphan_timeout(facts: &Facts<'_>) -> Option<Verdict> {
         }
         _ => return None,
     };
-    let timer = "an orphan in FIN_WAIT2 whose timer ran out".to_owned();
+    let timer = "an orphan in FIN_WAIT2 whose timer ran out";
     Some(Verdict::new(certainty).with([timer]).with(age(facts)))
 }
 

@@ -3,19 +3,33 @@
 use crate::diagnose::cause::Facts;
 use crate::diagnose::{lately, listen, state};
 use crate::event::Flags;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use tcpwatch_common::owner::{Memory, Step};
 use tcpwatch_common::record::{Listen, TimeWait, flag};
 use tcpwatch_common::state::FIN_WAIT1;
 
-/// `17 ms`, `3.2 s`: short, as a reader takes it in.
-pub(super) fn span(ns: u64) -> String {
-    match ns {
-        0..1_000_000 => format!("{} us", ns / 1_000),
-        1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
-        1_000_000_000..100_000_000_000 => format!("{}.{} s", ns / 1_000_000_000, ns / 100_000_000 % 10),
-        _ => format!("{} s", ns / 1_000_000_000),
+/// `17 ms`, `3.2 s`: nanoseconds, short, as a reader takes them in.
+#[derive(Clone, Copy)]
+pub(super) struct Span(u64);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, tenths, unit) = match self.0 {
+            ns @ 0..1_000_000 => (ns / 1_000, None, " us"),
+            ns @ 1_000_000..1_000_000_000 => (ns / 1_000_000, None, " ms"),
+            ns @ 1_000_000_000..100_000_000_000 => (ns / 1_000_000_000, Some(ns / 100_000_000 % 10), " s"),
+            ns => (ns / 1_000_000_000, None, " s"),
+        };
+        f.write_str(itoa::Buffer::new().format(number))?;
+        if let Some(tenths) = tenths {
+            write!(f, ".{tenths}")?;
+        }
+        f.write_str(unit)
     }
+}
+
+pub(super) const fn span(ns: u64) -> Span {
+    Span(ns)
 }
 
 /// The segment at hand.
@@ -75,7 +89,7 @@ pub(super) fn refusals(facts: &Facts<'_>) -> Option<String> {
 }
 
 /// `1.8 s`; `None` when it is not known.
-pub(super) fn since(facts: &Facts<'_>, at_ns: u64) -> Option<String> {
+pub(super) fn since(facts: &Facts<'_>, at_ns: u64) -> Option<Span> {
     (at_ns != 0).then(|| span(facts.record.mono_ns.saturating_sub(at_ns)))
 }
 

@@ -143,7 +143,7 @@ fn refused_now(facts: &Facts<'_>) -> Verdict {
     Verdict::new(certainty)
         .with(table(facts))
         .with(refusals(facts))
-        .with((known && used < max).then(|| room.to_owned()))
+        .with((known && used < max).then_some(room))
         .with([format!("in state {}; the peer's next segment will draw an RST", facts.began_name())])
         .with(state::connection(facts.record).and_then(|memory| life(memory, facts.record.mono_ns)))
         .fix(raise(facts))

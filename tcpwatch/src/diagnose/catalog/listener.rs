@@ -197,7 +197,7 @@ fn overflow(facts: &Facts<'_>) -> Option<Verdict> {
     };
     Some(
         Verdict::new(certainty)
-            .with(["a valid last ACK got no socket, and net.ipv4.tcp_abort_on_overflow=1".to_owned()])
+            .with(["a valid last ACK got no socket, and net.ipv4.tcp_abort_on_overflow=1"])
             .with(known.then(|| accept_queue(queue)))
             .with(accepting(facts))
             .with([segment(facts)])
@@ -347,7 +347,7 @@ fn refused(facts: &Facts<'_>) -> Option<Verdict> {
     let info = facts.listen.filter(|info| info.queue.is_none() && !lacked_memory(facts, info))?;
     let queue = accept_queue(&facts.record.listen);
     Some(if facts.record.hook == hook::TCP_REQ_ERR {
-        Verdict::certain().with(["an ICMP error came back for the SYN-ACK".to_owned()])
+        Verdict::certain().with(["an ICMP error came back for the SYN-ACK"])
     } else if info.stage == Stage::Syn {
         Verdict::likely().with(["a route was asked for, and the work ended there".to_owned(), queue])
     } else {

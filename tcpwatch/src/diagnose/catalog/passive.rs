@@ -218,7 +218,7 @@ fn after_orphan(facts: &Facts<'_>) -> Verdict {
             format!("the socket is orphaned in {}, the peer sent {what}", facts.began_name()),
             segment(facts),
         ])
-        .fix(facts.segment_is(SYN).then(|| again.to_owned()))
+        .fix(facts.segment_is(SYN).then_some(again))
 }
 
 fn syn_in_handshake(facts: &Facts<'_>) -> Option<Verdict> {
@@ -227,10 +227,9 @@ fn syn_in_handshake(facts: &Facts<'_>) -> Option<Verdict> {
         facts.answers_request() && facts.segment_is(SYN) || facts.answers_in(SYN_RECV) && checked(facts);
     request.then(|| {
         let certainty = if facts.mptcp_may_refuse() { Certainty::Possible } else { Certainty::Certain };
-        Verdict::new(certainty).with([
-            "a half-open request with the same addresses was waiting for its last ACK".to_owned(),
-            segment(facts),
-        ])
+        Verdict::new(certainty)
+            .with(["a half-open request with the same addresses was waiting for its last ACK"])
+            .with([segment(facts)])
     })
 }
 

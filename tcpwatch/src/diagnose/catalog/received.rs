@@ -4,7 +4,7 @@ use super::evidence::segment;
 use super::{Harm, RST_RECEIVED, Spec, counter, dropped, in_state};
 use crate::diagnose::cause::{ACK, Facts, Verdict};
 use crate::diagnose::reason;
-use crate::event::Certainty;
+use crate::event::{Certainty, Text};
 use tcpwatch_common::record::{flag, kind};
 use tcpwatch_common::state::{
     CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN, NEW_SYN_RECV, SYN_RECV,
@@ -102,7 +102,7 @@ pub(super) const CAUSES: &[Spec] = &[
         ],
         rule: Some(|facts| {
             let half_open = matches!(facts.began?, NEW_SYN_RECV | SYN_RECV);
-            (facts.obeyed() && half_open).then(|| ended(facts, unheard()))
+            (facts.obeyed() && half_open).then(|| ended(facts, UNHEARD))
         }),
     },
     Spec {
@@ -118,7 +118,7 @@ pub(super) const CAUSES: &[Spec] = &[
         source: "net/ipv4/tcp_minisocks.c: tcp_timewait_state_process",
         since: "5.10",
         words: &[in_state("TIME_WAIT", "the peer resets it")],
-        rule: Some(|facts| (facts.obeyed() && facts.waits_out()).then(|| ended(facts, unheard()))),
+        rule: Some(|facts| (facts.obeyed() && facts.waits_out()).then(|| ended(facts, UNHEARD))),
     },
     Spec {
         id: "rst-ignored",
@@ -148,27 +148,26 @@ fn ends_connection(facts: &Facts<'_>) -> bool {
     facts.obeyed() && !facts.waits_out() && !facts.has(flag::MPTCP)
 }
 
-fn ended(facts: &Facts<'_>, effect: String) -> Verdict {
+fn ended(facts: &Facts<'_>, effect: impl Into<Text>) -> Verdict {
     // tcp_reset() also ends a connection that gets data when it is shut for reading. Such calls are told by the segment or
     // the stack; where neither is to be had, they look like an RST.
     let seen = facts.has(flag::PACKET) || !facts.no_path() || facts.record.socket.shutdown & 1 == 0;
     let verdict = if seen { Verdict::certain() } else { Verdict::likely() };
     verdict
-        .with([format!("it met the socket in {}", facts.began_name()), effect])
+        .with([["it met the socket in ", facts.began_name()].concat()])
+        .with([effect])
         .with(facts.has(flag::PACKET).then(|| segment(facts)))
 }
 
-fn error(facts: &Facts<'_>, errno: &str) -> String {
+fn error(facts: &Facts<'_>, errno: &'static str) -> Text {
     if facts.orphan() {
-        "the process had closed the socket: it sees no error".to_owned()
+        "the process had closed the socket: it sees no error".into()
     } else {
-        format!("the process sees {errno}")
+        ["the process sees ", errno].concat().into()
     }
 }
 
-fn unheard() -> String {
-    "no process sees an error".to_owned()
-}
+const UNHEARD: &str = "no process sees an error";
 
 fn ignored(facts: &Facts<'_>) -> Option<Verdict> {
     if facts.record.kind != kind::RST_IGNORED {

@@ -115,10 +115,7 @@ fn a3_a4_disconnect() {
     assert_eq!(both(&record, &stack, "TCP_STATE"), [("disconnect", CERTAIN), ("disconnect", LIKELY)]);
     let mut record = closing(FILE, LAST_ACK);
     let unsent = cause(&record, &stack, Some("TCP_DISCONNECT_WITH_DATA"));
-    assert_eq!(
-        (unsent.id, unsent.evidence[1].as_str()),
-        ("disconnect", "data were still waiting to be sent")
-    );
+    assert_eq!((unsent.id, &*unsent.evidence[1]), ("disconnect", "data were still waiting to be sent"));
     assert_eq!(event(&record, &stack, None).reason.unwrap().name, "TCP_DISCONNECT_WITH_DATA");
     record.socket.shutdown = 3;
     record.socket.flags = 1 << 4;
@@ -546,7 +543,7 @@ fn a_process_at_a_halt_is_said_where_it_should_work() {
             id: "accept-queue-full",
             certainty: CERTAIN,
             summary: String::new(),
-            evidence: vec!["figures".to_owned()],
+            evidence: vec!["figures".into()],
             fix: None,
         });
         crate::diagnose::at_a_halt(&mut event, state);

@@ -4,6 +4,7 @@ use super::*;
 use crate::diagnose::cause::Facts;
 use crate::diagnose::{catalog, cause, words};
 use crate::event::Endpoint;
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 const FUNCTIONS: [&[&str]; 21] = [
@@ -118,6 +119,7 @@ fn no_two_rules_speak_and_none_beyond_its_row() {
                 .flatten(),
             local: nobody,
             remote: nobody,
+            sort: OnceCell::new(),
         };
         let speaking: Vec<_> = catalog::all()
             .filter(|spec| spec.events.contains(&kind))
