@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod explain;
 mod filter;
 mod lookup;
+pub mod manual;
 mod options;
 mod otlp;
 mod page;
@@ -63,6 +64,10 @@ pub enum Command {
     DocsReasons,
     /// Print the page `docs/callers.md`, made from the table of callers.
     DocsCallers,
+    /// Print what makes this shell complete tcpwatch's words.
+    Completions(clap_complete::Shell),
+    /// Write the pages for `man` into this folder.
+    Man(PathBuf),
 }
 
 /// What comes of a command line that is in order.

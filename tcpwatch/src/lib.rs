@@ -86,6 +86,14 @@ pub fn run(command: Command, host: &Host) -> Result<Exit> {
             write_out(&kernel::census::page::page())?;
             Ok(Exit::Ok)
         }
+        Command::Completions(shell) => {
+            write_out(&cli::manual::completions(shell))?;
+            Ok(Exit::Ok)
+        }
+        Command::Man(folder) => {
+            cli::manual::write_pages(&folder)?;
+            Ok(Exit::Ok)
+        }
     }
 }
 

@@ -1,11 +1,21 @@
-//! `cargo xtask dist`: the static binaries, and the proof that they are static.
+//! `cargo xtask dist`: the static binaries, the proof that they are static, and the packages made of them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
 use crate::{cmd, repo};
+
+mod deb;
+mod elf;
+mod image;
+mod packages;
+mod parts;
+mod tree;
+
+pub(crate) use elf::is_static;
+pub(crate) use packages::make as make_packages;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -21,9 +31,21 @@ pub(crate) struct Dist {
     pub(crate) load: PathBuf,
 }
 
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Make the packages of the binary that lies in target/dist
+    #[arg(long)]
+    built: bool,
+}
+
 /// `cargo xtask dist`.
-pub(crate) fn main() -> Result<()> {
-    build(TCPWATCH).map(drop)
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let tcpwatch = if args.built { there(TCPWATCH)? } else { build(TCPWATCH)? };
+    let packages = make_packages(&tcpwatch)?;
+    for file in packages.all() {
+        println!("{}", file.display());
+    }
+    Ok(())
 }
 
 /// What the tests need: the binary under test, the one that provokes the events, and the one under whose load programs are timed.
@@ -33,15 +55,15 @@ pub(crate) fn build_all() -> Result<Dist> {
 
 /// The same as they lie there, whoever built them.
 pub(crate) fn built() -> Result<Dist> {
-    let dist = repo::dist_dir()?;
-    let of = |(_, binary): (&str, &str)| {
-        let file = dist.join(binary);
-        if !file.is_file() {
-            bail!("{} is not there\nhint: without --built it is built", file.display());
-        }
-        Ok(file)
-    };
-    Ok(Dist { tcpwatch: of(TCPWATCH)?, scenario: of(SCENARIO)?, load: of(LOAD)? })
+    Ok(Dist { tcpwatch: there(TCPWATCH)?, scenario: there(SCENARIO)?, load: there(LOAD)? })
+}
+
+fn there((_, binary): (&str, &str)) -> Result<PathBuf> {
+    let file = repo::dist_dir()?.join(binary);
+    if !file.is_file() {
+        bail!("{} is not there\nhint: without --built it is built", file.display());
+    }
+    Ok(file)
 }
 
 /// What is measured, tcpwatch as it is shipped, and what plays the load.
@@ -74,61 +96,4 @@ fn build((package, binary): (&str, &str)) -> Result<PathBuf> {
     let size = fs::metadata(&target)?.len();
     println!("{}: static, {:.1} MB", target.display(), size as f64 / 1e6);
     Ok(target)
-}
-
-/// Whether an ELF file runs without a loader and without libraries.
-pub(crate) fn is_static(file: &Path) -> Result<bool> {
-    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    match has_interpreter(&bytes) {
-        Some(dynamic) => Ok(!dynamic),
-        None => bail!("{} is no 64-bit ELF file", file.display()),
-    }
-}
-
-/// Whether one of the program headers names a loader. `None` if this is no little-endian 64-bit ELF file.
-fn has_interpreter(elf: &[u8]) -> Option<bool> {
-    const PT_INTERP: u64 = 3;
-    if !elf.starts_with(b"\x7fELF\x02\x01") {
-        return None;
-    }
-    let number = |at: usize, size: usize| {
-        let bytes = elf.get(at..at.checked_add(size)?)?;
-        Some(bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)))
-    };
-    let table = usize::try_from(number(32, 8)?).ok()?;
-    let (size, count) = (number(54, 2)? as usize, number(56, 2)? as usize);
-    for i in 0..count {
-        if number(table.checked_add(i * size)?, 4)? == PT_INTERP {
-            return Some(true);
-        }
-    }
-    Some(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A header and program headers of these types.
-    fn elf(types: &[u32]) -> Vec<u8> {
-        let mut elf = vec![0; 64];
-        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        elf[32] = 64;
-        elf[54] = 56;
-        elf[56] = u8::try_from(types.len()).unwrap();
-        for kind in types {
-            let at = elf.len();
-            elf.resize(at + 56, 0);
-            elf[at..at + 4].copy_from_slice(&kind.to_le_bytes());
-        }
-        elf
-    }
-
-    #[test]
-    fn the_loader_gives_a_dynamic_file_away() {
-        assert_eq!(has_interpreter(&elf(&[6, 3, 1])), Some(true));
-        assert_eq!(has_interpreter(&elf(&[1, 1, 7])), Some(false));
-        assert_eq!(has_interpreter(b"#!/bin/sh\n"), None);
-        assert_eq!(has_interpreter(&elf(&[1, 1])[..100]), None);
-    }
 }

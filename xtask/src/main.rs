@@ -53,8 +53,8 @@ enum Verb {
     Cost(cost::Args),
     /// Boot real kernels in QEMU and run a command on each
     Vm(vm::Args),
-    /// Build the static binary to ship
-    Dist,
+    /// Build the static binary to ship, and the packages made of it: .deb, tarball, container image
+    Dist(dist::Args),
     /// Write the pages that are made from tcpwatch's own tables
     Docs,
     /// Lint the Helm chart and compare deploy/kubernetes with what Helm makes of it, or write that
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
             other => other.map(drop),
         },
         Verb::Vm(args) => vm::main(&args),
-        Verb::Dist => dist::main(),
+        Verb::Dist(args) => dist::main(&args),
         Verb::Docs => docs::main(),
         Verb::Chart { write } => chart::main(write),
         Verb::Fixtures(args) => fixtures::main(&args),

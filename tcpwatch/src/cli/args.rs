@@ -2,6 +2,7 @@
 //! the host and not about the form.
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -58,6 +59,18 @@ pub(super) enum Sub {
     Docs {
         #[command(subcommand)]
         page: Page,
+    },
+    /// Print what makes a shell complete tcpwatch's words: bash, zsh, fish, elvish or powershell
+    #[command(hide = true)]
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the pages for `man` into a folder
+    #[command(hide = true)]
+    Man {
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
     },
 }
 
@@ -315,8 +328,13 @@ pub(super) fn read(
     Typed::try_parse_from(line)
 }
 
+/// The definition.
+pub(super) fn command() -> clap::Command {
+    Typed::command()
+}
+
 pub(super) fn help() -> String {
-    Typed::command().term_width(100).render_help().to_string()
+    command().term_width(100).render_help().to_string()
 }
 
 #[cfg(test)]

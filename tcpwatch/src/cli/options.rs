@@ -171,6 +171,8 @@ pub(super) fn check(typed: Typed, host: &Host) -> Result<Command, Error> {
         Some(Sub::Docs { page: Page::Causes }) => Command::DocsCauses,
         Some(Sub::Docs { page: Page::Reasons }) => Command::DocsReasons,
         Some(Sub::Docs { page: Page::Callers }) => Command::DocsCallers,
+        Some(Sub::Completions { shell }) => Command::Completions(shell),
+        Some(Sub::Man { folder }) => Command::Man(folder),
     })
 }
 
