@@ -45,6 +45,11 @@ impl Host {
         }
     }
 
+    /// Whether it is the one that tcpwatch runs on.
+    pub fn is_live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
     /// Directories in which `ip netns` keeps the namespaces that have a name.
     pub fn netns_dirs(&self) -> [PathBuf; 2] {
         [self.root.join("run/netns"), self.root.join("var/run/netns")]

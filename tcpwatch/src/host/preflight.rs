@@ -3,7 +3,9 @@
 //! [`Facts::read`] collects, [`judge`] decides; the second is pure.
 
 use super::Host;
+use crate::kernel::symbols;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 /// Capabilities by their number (`include/uapi/linux/capability.h`).
@@ -100,7 +102,11 @@ impl Facts {
             foreign_proc: host.proc.disagreement(),
             btf: btf_given || fs::File::open(host.root.join("sys/kernel/btf/vmlinux")).is_ok(),
             lockdown: text("sys/kernel/security/lockdown").map(|text| lockdown(&text)).unwrap_or_default(),
-            symbols: first_lines(&host.root.join("proc/kallsyms")).map(|text| has_addresses(&text)),
+            symbols: match host.is_live().then(symbols::inherited).flatten() {
+                Some(file) => first_lines(file),
+                None => fs::File::open(host.root.join("proc/kallsyms")).ok().and_then(first_lines),
+            }
+            .map(|text| has_addresses(&text)),
             kptr_restrict: text("proc/sys/kernel/kptr_restrict").and_then(|text| text.trim().parse().ok()),
             kprobes: exists("sys/bus/event_source/devices/kprobe"),
             tracefs: ["sys/kernel/tracing/events", "sys/kernel/debug/tracing/events"].into_iter().any(exists),
@@ -143,11 +149,10 @@ fn lockdown(text: &str) -> Lockdown {
 }
 
 /// The whole file has hundreds of thousands of lines.
-fn first_lines(path: &Path) -> Option<String> {
-    use std::io::Read as _;
+fn first_lines(file: impl Read) -> Option<String> {
     let mut text = String::new();
     // Symbol names are ASCII, so that no character is cut.
-    fs::File::open(path).ok()?.take(4096).read_to_string(&mut text).ok()?;
+    file.take(4096).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
@@ -166,7 +171,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         btf(facts),
         kernel(facts),
         lockdown_finding(facts),
-        symbols(facts),
+        symbols_finding(facts),
         attach(facts),
     ];
     findings.push(descriptors(facts));
@@ -259,7 +264,7 @@ fn lockdown_finding(facts: &Facts) -> Finding {
     }
 }
 
-fn symbols(facts: &Facts) -> Finding {
+fn symbols_finding(facts: &Facts) -> Finding {
     if facts.symbols == Some(true) {
         return good("kernel symbols");
     }

@@ -3,10 +3,17 @@
 //! A kernel has 60 000 to 120 000 functions with its modules: all names lie in one string, and a sorted list of
 //! addresses points into it.
 
+mod file;
+
+pub use file::inherited;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::thread::JoinHandle;
+
+/// Where the kernel tells its functions.
+pub const FILE: &str = "/proc/kallsyms";
 
 /// No kernel function is longer. An address further behind the last symbol belongs to code that has none, such as a
 /// BPF program that was loaded later.
@@ -59,10 +66,14 @@ pub struct Found<'a> {
 }
 
 impl Symbols {
-    /// Begins to read `/proc/kallsyms` in a thread: it takes a tenth of a second, on a loaded host seconds. A file that cannot
-    /// be read counts as hidden.
+    /// Begins to read [`FILE`] in a thread: it takes a tenth of a second, on a loaded host seconds. A file that cannot be read
+    /// counts as hidden.
     pub fn load() -> Self {
-        let file = File::open("/proc/kallsyms");
+        // Whoever handed it over did so because this process sees no addresses in its own.
+        let file: io::Result<Box<dyn Read + Send>> = match inherited() {
+            Some(file) => Ok(Box::new(file)),
+            None => File::open(FILE).map(|file| Box::new(file) as _),
+        };
         let read = || file.and_then(|file| Table::parse(BufReader::with_capacity(1 << 16, file)));
         let load = || read().unwrap_or_else(|_| Table { hidden: true, ..Table::default() });
         match std::thread::Builder::new().name("symbols".to_owned()).spawn(load) {
