@@ -15,7 +15,7 @@ mod parts;
 mod tree;
 
 pub(crate) use elf::is_static;
-pub(crate) use packages::make as make_packages;
+pub(crate) use packages::{Packages, make as make_packages};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

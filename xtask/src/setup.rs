@@ -78,6 +78,13 @@ const NEEDS: &[Need] = &[
         elsewhere: "tshark of Wireshark",
     },
     Need {
+        what: "mmdebstrap and mke2fs",
+        why: "make the Debian in which the package is tried",
+        here: || ["mmdebstrap", "mke2fs"].into_iter().all(program),
+        packages: &["mmdebstrap", "e2fsprogs"],
+        elsewhere: "mmdebstrap, apt and e2fsprogs",
+    },
+    Need {
         what: "xz and zstd",
         why: "unpack kernel modules",
         here: || ["xz", "zstd"].into_iter().all(program),

@@ -15,6 +15,7 @@ use crate::vm::{self, Choice, Guest, Kernel, programs};
 use crate::{chart, cost};
 use crate::{cmd, repo, setup, tidy};
 
+mod package;
 mod report;
 
 use report::{Column, Line, Outcome, Tally};
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     /// How many guests run at once
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Take the binaries that lie in target/dist
+    #[arg(long)]
+    built: bool,
     #[command(flatten)]
     choice: Choice,
 }
@@ -51,12 +55,14 @@ enum Step {
     Unit,
     /// House rules and generated pages
     Tidy,
-    /// The static binaries
+    /// The static binaries, and the packages made of them
     Dist,
     /// Scenarios on the kernel of this machine
     Live,
     /// Scenarios on the kernels of the matrix
     Vm,
+    /// The package, installed in a Debian with systemd on two of these kernels, and purged
+    Package,
     /// Whole incidents with nginx and redis, on this machine and on the kernels of the matrix
     Incidents,
     /// Alerts that Prometheus makes of an agent's figures, on this machine and on 6.12
@@ -120,11 +126,12 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
             continue;
         }
         let name = format!("{step:?}").to_lowercase();
-        if *step == Step::Vm && args.quick {
+        if matches!(step, Step::Vm | Step::Package) && args.quick {
             summary.push(format!("{name:<9} not run: --quick"));
             continue;
         }
-        let is_other_suite = matches!(step, Step::Hosts | Step::Incidents | Step::Alerts);
+        let is_other_suite =
+            matches!(step, Step::Package | Step::Hosts | Step::Incidents | Step::Alerts);
         if is_other_suite && !args.scenario.is_empty() && args.only.is_none() {
             summary.push(format!("{name:<9} not run: --scenario names scenarios"));
             continue;
@@ -173,9 +180,10 @@ impl Run<'_> {
             ])),
             Step::Tidy => tidy::main().and_then(|()| chart()),
             Step::Unit => unit(),
-            Step::Dist => self.dist().map(|_| Tally::one(true)),
+            Step::Dist => self.packages(),
             Step::Live => self.live(),
             Step::Vm => self.matrix(),
+            Step::Package => self.package(),
             Step::Incidents => self.incidents(),
             Step::Alerts => self.alerts(),
             Step::Hosts => self.hosts(),
@@ -185,9 +193,26 @@ impl Run<'_> {
     /// The binaries, built when first asked for.
     fn dist(&mut self) -> Result<&Dist> {
         if self.dist.is_none() {
-            self.dist = Some(dist::build_all()?);
+            self.dist = Some(if self.args.built { dist::built()? } else { dist::build_all()? });
         }
         self.dist.as_ref().context("no binaries")
+    }
+
+    /// The packages, and what those find wrong with them for whom they are made.
+    fn packages(&mut self) -> Result<Tally> {
+        package::inspected(&dist::make_packages(&self.dist()?.tcpwatch)?)
+    }
+
+    /// The package in guests that have a whole Debian.
+    fn package(&mut self) -> Result<Tally> {
+        let deb = dist::make_packages(&self.dist()?.tcpwatch)?.deb;
+        let columns = package::in_guests(&deb, &self.args.choice, self.args.jobs)?;
+        let mut sum = Tally::default();
+        for column in &columns {
+            sum += column.tally();
+        }
+        self.columns.extend(columns);
+        Ok(sum)
     }
 
     fn live(&mut self) -> Result<Tally> {

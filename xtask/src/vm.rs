@@ -17,6 +17,7 @@ mod kernels;
 mod modules;
 pub(crate) mod programs;
 mod qemu;
+pub(crate) mod system;
 
 pub(crate) use kernels::Kernel;
 pub(crate) use qemu::Guest;

@@ -133,9 +133,11 @@ fn scenario(line: &str) -> Option<Line> {
     let (what, note) = rest.split_once(':').unwrap_or((rest, ""));
     let mut words = what.split_whitespace();
     let (name, family) = (words.next()?, words.next()?);
-    if !["v4", "v6"].contains(&family) {
-        return None;
-    }
+    let family = match family {
+        "v4" | "v6" => family,
+        "-" => "",
+        _ => return None,
+    };
     Some(Line { name: name.to_owned(), family: family.to_owned(), outcome, note: note.trim().to_owned() })
 }
 
@@ -298,6 +300,7 @@ n/a  mptcp-fastclose v4: kernel without MPTCP
         assert_eq!(lines[1].outcome, Outcome::Failed);
         assert_eq!(lines[1].note, "no event: rst_sent; its books do not balance");
         assert_eq!(lines[2].family, "v4");
+        assert_eq!(scenarios("ok   purge -\n1 passed, 0 failed\n", 1).unwrap()[0].family, "");
         assert_eq!(tally(&lines).to_string(), "1 passed, 1 failed, 1 skipped");
     }
 

@@ -39,9 +39,8 @@ impl Apt {
                 .with_context(|| format!("cannot make {folder} in {}", dir.display()))?;
         }
         fs::write(dir.join("status"), "").context("cannot write the list of what is installed")?;
-        let mirror = mirror(archive)?;
-        let source = format!("deb [signed-by={}] {mirror} {suite} main\n", keyring()?.display());
-        fs::write(dir.join("s.list"), source).context("cannot write the list of sources")?;
+        fs::write(dir.join("s.list"), source(archive, suite)? + "\n")
+            .context("cannot write the list of sources")?;
         cmd::quiet(apt.get().arg("update"))
             .with_context(|| format!("cannot fetch Debian's list of {suite}"))?;
         Ok(apt)
@@ -107,6 +106,11 @@ impl Apt {
         }
         command
     }
+}
+
+/// The line for apt's sources that names a suite of that archive.
+pub(super) fn source(archive: Archive, suite: &str) -> Result<String> {
+    Ok(format!("deb [signed-by={}] {} {suite} main", keyring()?.display(), mirror(archive)?))
 }
 
 /// The mirror of that archive, as this machine's own sources name it.

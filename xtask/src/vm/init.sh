@@ -31,19 +31,17 @@ if [ -e /etc/vm/shell ]; then
 	setsid cttyhack /bin/sh
 	poweroff -f
 fi
-# Held open to the end: a terminal that nobody has open may forget that it is raw.
-exec 3<>/dev/ttyS1
-stty raw -echo <&3
-read -r up _ </proc/uptime
-printf '\n@@vm release %s\n@@vm booted %s\n@@vm begin\n' "$(uname -r)" "$up" >&3
-cd /tmp || exit 1
-/bin/sh /etc/vm/command </dev/null >&3 2>&3 3>&-
-status=$?
-read -r down _ </proc/uptime
-if [ -n "$(ls -A /out)" ]; then
-	exec 4<>/dev/ttyS2
-	stty raw -echo <&4
-	tar -C /out -cf - . >&4
+if [ -e /etc/vm/system ]; then
+	# A whole Debian on a disk, whose own init takes over. A unit of it runs the command when the rest is up.
+	mkdir /system
+	mount -t ext4 /dev/vda /system || { echo "init: the disk cannot be mounted" >/dev/console; poweroff -f; }
+	cp -a /etc/vm /system/etc/
+	cp /etc/vm/vm.service /system/etc/systemd/system/
+	ln -s ../vm.service /system/etc/systemd/system/multi-user.target.wants/
+	umount /run /tmp
+	for mount in dev proc sys; do
+		mount --move "/$mount" "/system/$mount"
+	done
+	exec switch_root /system /sbin/init
 fi
-printf '\n@@vm end %s %s\n' "$status" "$down" >&3
-poweroff -f
+. /etc/vm/run

@@ -20,6 +20,8 @@ const TOOLS: &[&str] = &["ip", "nft", "ss", "tc", "sh"];
 pub(super) enum Task<'a> {
     /// A line for `sh`.
     Command(&'a str),
+    /// The same, in the system that comes up from the disk.
+    InSystem(&'a str),
     /// A shell on the console.
     Shell,
 }
@@ -45,12 +47,21 @@ pub(super) fn build(
     );
     cpio.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
     cpio.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n::1 localhost\n");
+    cpio.file("etc/vm/run", 0o644, include_bytes!("run.sh"));
+    let mut disk: &[&str] = &[];
     match task {
-        Task::Command(line) => cpio.file("etc/vm/command", 0o644, format!("{line}\n").as_bytes()),
+        Task::Command(line) | Task::InSystem(line) => {
+            cpio.file("etc/vm/command", 0o644, format!("{line}\n").as_bytes());
+        }
         Task::Shell => cpio.file("etc/vm/shell", 0o644, &[]),
     }
+    if matches!(task, Task::InSystem(_)) {
+        disk = modules::DISK;
+        cpio.file("etc/vm/system", 0o644, &[]);
+        cpio.file("etc/vm/vm.service", 0o644, include_bytes!("vm.service"));
+    }
     let mut names = String::new();
-    for module in modules::load_list(modules_dir)? {
+    for module in modules::load_list(modules_dir, disk)? {
         cpio.file(&format!("lib/modules/{}.ko", module.name), 0o644, &module.elf);
         names.push_str(&module.name);
         names.push(' ');

@@ -53,6 +53,9 @@ const WANTED: &[&str] = &[
     "af_packet",
 ];
 
+/// What a disk with a file system takes.
+pub(super) const DISK: &[&str] = &["virtio_pci", "virtio_blk", "crc32c_generic", "crc32c_intel", "ext4"];
+
 /// A module ready for the guest: its name and its plain ELF bytes.
 pub(super) struct Module {
     pub(super) name: String,
@@ -60,10 +63,11 @@ pub(super) struct Module {
 }
 
 /// The wanted modules of this release and what they depend on, in an order in which each finds its own already loaded.
-pub(super) fn load_list(dir: &Path) -> Result<Vec<Module>> {
+/// `more` comes first.
+pub(super) fn load_list(dir: &Path, more: &[&str]) -> Result<Vec<Module>> {
     let file = dir.join("modules.dep");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    closure(&text, WANTED).into_iter().map(|path| read(dir, &path)).collect()
+    closure(&text, &[more, WANTED].concat()).into_iter().map(|path| read(dir, &path)).collect()
 }
 
 fn read(dir: &Path, path: &str) -> Result<Module> {

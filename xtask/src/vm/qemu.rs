@@ -57,12 +57,13 @@ pub(crate) struct Guest<'a> {
     files: Vec<(PathBuf, String)>,
     trees: Vec<(PathBuf, String)>,
     out: Option<PathBuf>,
+    system: Option<PathBuf>,
     each_line: Option<Show<'a>>,
 }
 
 impl<'a> Guest<'a> {
     pub(crate) fn new(kernel: &'a Kernel) -> Self {
-        Self { kernel, files: Vec::new(), trees: Vec::new(), out: None, each_line: None }
+        Self { kernel, files: Vec::new(), trees: Vec::new(), out: None, system: None, each_line: None }
     }
 
     /// Takes a file along, with its mode and the libraries that it is linked to.
@@ -80,6 +81,13 @@ impl<'a> Guest<'a> {
     /// What the command leaves in `/out` is unpacked into this folder.
     pub(crate) fn out(mut self, dir: &Path) -> Self {
         self.out = Some(dir.to_owned());
+        self
+    }
+
+    /// The system on this disk comes up and runs the command, with the files that were taken along under `/etc/vm`. What it
+    /// writes to the disk is gone afterwards.
+    pub(crate) fn system(mut self, disk: &Path) -> Self {
+        self.system = Some(disk.to_owned());
         self
     }
 
@@ -107,7 +115,8 @@ impl<'a> Guest<'a> {
     fn boot(&self, command: &str, timeout: Duration) -> Result<VmOutput> {
         let scratch = Scratch::new()?;
         let initrd = scratch.0.join("initrd");
-        fs::write(&initrd, self.initramfs(&Task::Command(command))?).context("cannot write the initramfs")?;
+        let task = if self.system.is_some() { Task::InSystem(command) } else { Task::Command(command) };
+        fs::write(&initrd, self.initramfs(&task)?).context("cannot write the initramfs")?;
         let console = scratch.0.join("console");
         let tar = scratch.0.join("out.tar");
         let started = Instant::now();
@@ -173,6 +182,10 @@ impl<'a> Guest<'a> {
         // A crash ends the guest at once. The CPU's own random numbers are trusted, or 5.10 waits for entropy.
         let line = "console=ttyS0 quiet panic=-1 oops=panic random.trust_cpu=on mitigations=off";
         command.args(["-append", line]);
+        if let Some(disk) = &self.system {
+            let file = disk.display().to_string().replace(',', ",,");
+            command.arg("-drive").arg(format!("file={file},if=virtio,format=raw,snapshot=on"));
+        }
         Ok(command)
     }
 
