@@ -1,4 +1,5 @@
 //! What `deploy` has for a cluster, held against the agent and against each other: capabilities, ports, probes, the configuration.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to say where")]
 
 use serde_json::Value;
 use std::collections::BTreeSet;
