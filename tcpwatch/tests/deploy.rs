@@ -66,6 +66,7 @@ fn check_says_what_file_and_flags_come_to() {
     }
     assert!(!said.contains("hidden"), "{said}");
     assert!(checked("", &["--listen", "off"]).contains("figures        off"));
+    assert!(checked(&read("agent.toml"), &[]).contains("http://127.0.0.1:9853/metrics"));
     for (config, words) in
         [("colour = 5\n", "line 1"), ("events = \"rts\"\n", "unknown event"), ("[ring]\n", "path")]
     {
@@ -131,8 +132,6 @@ fn a_pod_may_do_what_the_unit_may_and_no_more() {
     let mut unit = unit_capabilities();
     // A pod has no one who opens /proc/kallsyms for it, and on a cluster what is of interest lies in the namespaces of pods.
     unit.extend(["SYSLOG".to_owned(), "SYS_ADMIN".to_owned()]);
-    // For sock_diag nobody needs it: the unit may have it all the same.
-    unit.remove("NET_ADMIN");
     assert_eq!(words(&security["capabilities"]["add"]), unit);
     for (key, value) in
         [("privileged", false), ("allowPrivilegeEscalation", false), ("readOnlyRootFilesystem", true)]
