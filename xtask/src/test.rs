@@ -130,8 +130,7 @@ pub(crate) fn main(args: &Args) -> Result<bool> {
             summary.push(format!("{name:<9} not run: --quick"));
             continue;
         }
-        let is_other_suite =
-            matches!(step, Step::Package | Step::Hosts | Step::Incidents | Step::Alerts);
+        let is_other_suite = matches!(step, Step::Package | Step::Hosts | Step::Incidents | Step::Alerts);
         if is_other_suite && !args.scenario.is_empty() && args.only.is_none() {
             summary.push(format!("{name:<9} not run: --scenario names scenarios"));
             continue;
