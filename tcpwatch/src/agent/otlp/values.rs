@@ -44,9 +44,9 @@ impl Said for bool {
     }
 }
 
-impl Said for &[String] {
+impl<T: AsRef<str>> Said for &[T] {
     fn said(self) -> any_value::Value {
-        let values = self.iter().map(|one| any(one.as_str())).collect();
+        let values = self.iter().map(|one| any(one.as_ref())).collect();
         any_value::Value::ArrayValue(ArrayValue { values })
     }
 }
