@@ -27,7 +27,7 @@ fn labels<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Labels {
 
 /// What can be asked for: the agent's series, and what Prometheus adds.
 fn page() -> Page {
-    let text = metrics::full().plain_page().unwrap();
+    let text = metrics::tests::full().plain_page().unwrap();
     let mut page = Page::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, _) = line.rsplit_once(' ').unwrap();

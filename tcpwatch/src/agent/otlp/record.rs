@@ -206,7 +206,7 @@ mod tests {
             id: "linger-zero",
             certainty: Certainty::Certain,
             summary: "proxy closed with SO_LINGER 0".to_owned(),
-            evidence: vec!["a".to_owned(), "b".to_owned()],
+            evidence: vec!["a".into(), "b".into()],
             fix: None,
         });
         let record = event(&told);
