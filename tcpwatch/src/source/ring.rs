@@ -1,8 +1,7 @@
-//! The ring buffer as user space reads it: through windows.
+//! The ring buffer as user space reads it: through a window that moves along.
 //!
-//! aya's reader maps the whole ring, and twice, as the kernel lays it out: 8 MB of resident memory for a ring of 4. Here it is one window
-//! as long as little comes. To map a page and to let go of it again takes the kernel almost a microsecond, a tenth of what the records in
-//! it cost; so while much comes, the windows stay, once around the ring.
+//! aya's reader maps the whole ring, and twice, as the kernel lays it out: 8 MB of resident memory for a ring of 4. A window costs
+//! two system calls for each of its lengths that is read, some ten microseconds in hundreds of records.
 
 use crate::mapping::Mapping;
 use anyhow::{Context, Result, bail};
@@ -10,7 +9,7 @@ use aya::maps::Map;
 use rustix::param::page_size;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Bytes of a window: some hundred records.
+/// Bytes of the window: some hundred records.
 const WINDOW: usize = 256 << 10;
 /// Bytes before each record: its length, in the highest bits of which the kernel says what it is, and where its page is.
 const HEADER: usize = 8;
@@ -29,13 +28,16 @@ pub(super) struct Ring {
     writer: Mapping,
     read: u64,
     written: u64,
-    /// How far it was when last found empty.
-    rested: u64,
     /// Bytes of the ring, a power of two.
     size: usize,
-    /// One for each of its lengths, and a page longer for the record that lies across its end. Behind the end of the ring it lies a
-    /// second time, so that no record is ever in two pieces.
-    windows: Box<[Option<Mapping>]>,
+    window: Option<Window>,
+}
+
+/// A part of the ring. Behind its end the ring lies a second time, so that no record is ever in two pieces.
+#[derive(Debug)]
+struct Window {
+    first: usize,
+    bytes: Mapping,
 }
 
 impl Ring {
@@ -50,8 +52,7 @@ impl Ring {
         let reader = Mapping::writable(&ring, 0, page).context("cannot read the ring buffer")?;
         let writer = Mapping::of(&ring, page, page).context("cannot read the ring buffer")?;
         let (read, written) = (reader.word(0), writer.word(0));
-        let windows = (0..size.div_ceil(WINDOW)).map(|_| None).collect();
-        Ok(Self { ring, reader, writer, read, written, rested: read, size, windows })
+        Ok(Self { ring, reader, writer, read, written, size, window: None })
     }
 
     /// Hands out the next record, if there is one.
@@ -60,13 +61,12 @@ impl Ring {
             if self.read == self.written {
                 self.written = self.writer.word(0);
                 if self.read == self.written {
-                    self.rest();
                     return Ok(false);
                 }
             }
-            let at = self.place();
-            let (window, offset) = self.window(at, HEADER)?;
-            let word = window.half(offset);
+            let at = usize::try_from(self.read).context("a ring buffer without end")? & (self.size - 1);
+            let header = self.window(at, HEADER)?;
+            let word = header.bytes.half(at - header.first);
             if word & BUSY != 0 {
                 return Ok(false);
             }
@@ -75,9 +75,9 @@ impl Ring {
                 self.pass(length);
                 continue;
             }
-            let (window, offset) = self.window(at, HEADER + length)?;
+            let record = self.window(at, HEADER + length)?;
             // SAFETY: the program is done with the record, and nobody writes there again before it is passed.
-            take(unsafe { window.bytes(offset + HEADER, length) });
+            take(unsafe { record.bytes.bytes(at - record.first + HEADER, length) });
             self.pass(length);
             return Ok(true);
         }
@@ -90,39 +90,26 @@ impl Ring {
         unsafe { self.reader.set_word(0, self.read) };
     }
 
-    /// Where in the ring the next record lies.
-    fn place(&self) -> usize {
-        // What does not fit into a `usize` is a multiple of the size.
-        self.read as usize & (self.size - 1)
-    }
-
-    /// All is read. If that was less than a window, all others are given back: they are not needed soon.
-    fn rest(&mut self) {
-        let read = self.read - self.rested;
-        self.rested = self.read;
-        if read < WINDOW as u64 {
-            let next = self.place() / WINDOW;
-            let others = self.windows.iter_mut().enumerate().filter(|(index, _)| *index != next);
-            others.for_each(|(_, window)| *window = None);
-        }
-    }
-
-    /// A window in which `length` bytes lie from `at` on, and where in it they begin.
-    fn window(&mut self, at: usize, length: usize) -> Result<(&Mapping, usize)> {
-        let (index, offset) = (at / WINDOW, at % WINDOW);
-        let covers = |window: &Mapping| offset + length <= window.length();
-        let window = match self.windows[index].take().filter(covers) {
+    /// A window in which `length` bytes lie from `at` on.
+    fn window(&mut self, at: usize, length: usize) -> Result<&Window> {
+        let covers =
+            |window: &Window| at >= window.first && at + length <= window.first + window.bytes.length();
+        let window = match self.window.take().filter(covers) {
             Some(window) => window,
             None => {
-                let (page, first) = (page_size(), at - offset);
-                if at + length > 2 * self.size {
+                let page = page_size();
+                let first = at & !(page - 1);
+                let least = at - first + length;
+                if first + least > 2 * self.size {
                     bail!("a record of {length} bytes in a ring buffer of {}", self.size);
                 }
-                let bytes = (offset + length).max(WINDOW + page).min(2 * self.size - first);
-                Mapping::of(&self.ring, 2 * page + first, bytes).context("cannot read the ring buffer")?
+                let bytes = least.max(WINDOW).min(2 * self.size - first);
+                let bytes = Mapping::of(&self.ring, 2 * page + first, bytes)
+                    .context("cannot read the ring buffer")?;
+                Window { first, bytes }
             }
         };
-        Ok((self.windows[index].insert(window), offset))
+        Ok(self.window.insert(window))
     }
 }
 
@@ -220,26 +207,6 @@ mod tests {
             }
             assert!(fake.written > 6 * size as u64);
         }
-    }
-
-    #[test]
-    fn windows_stay_as_long_as_much_comes() {
-        let mut fake = Fake::new(4 * WINDOW);
-        let mut ring = fake.ring();
-        let mapped = |ring: &Ring| ring.windows.iter().flatten().count();
-        let much = vec![1; WINDOW * 3 / 4];
-        for _ in 0..4 {
-            fake.write(0, &much);
-            fake.write(0, &much);
-            assert_eq!(all(&mut ring).len(), 2);
-        }
-        assert_eq!(mapped(&ring), 4, "once around");
-        fake.write(0, b"little");
-        assert_eq!(all(&mut ring).len(), 1);
-        assert!(mapped(&ring) <= 1);
-        fake.write(0, b"little");
-        assert_eq!(all(&mut ring).len(), 1);
-        assert_eq!(mapped(&ring), 1);
     }
 
     #[test]
