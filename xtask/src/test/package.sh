@@ -121,7 +121,7 @@ reload() {
 
 # The watchdog of the unit, but sooner; and the drop-ins of docs/agent.md.
 watchdog() {
-	echo 'listen = "0.0.0.0:9853"' >>/etc/tcpwatch/agent.toml
+	printf 'listen = "0.0.0.0:9853"\n[otlp]\nendpoint = "http://10.9.0.1:4318"\n' >>/etc/tcpwatch/agent.toml
 	mkdir -p /run/systemd/system/$unit.service.d
 	printf '[Service]\nWatchdogSec=6\nIPAddressAllow=10.9.0.1\n' >/run/systemd/system/$unit.service.d/test.conf
 	cat >/run/systemd/system/$unit.service.d/containers.conf <<-END
@@ -137,12 +137,12 @@ watchdog() {
 	is WatchdogUSec 6s && is ActiveState active && is NRestarts 0 && is Result success
 }
 
-# Who is let in: the address of the drop-in, and no other.
+# Who is let in and out: the address of the drop-in, and no other.
 addresses() {
-	ip address add 10.9.0.1/32 dev lo
-	ip address add 10.9.0.2/32 dev lo
 	timeout 10 bash -c 'exec 3<>/dev/tcp/10.9.0.1/9853' || { echo "the allowed address is not let in"; return 1; }
 	! timeout 3 bash -c 'exec 3<>/dev/tcp/10.9.0.2/9853' || { echo "any address is let in"; return 1; }
+	# And out: a collector there is sent figures.
+	until_true 20 grep 'POST /v1/metrics' /tmp/collected
 }
 
 ring() {
@@ -192,6 +192,10 @@ nothing_left() {
 cp /bin/bash /tmp/provoker
 systemd-socket-activate --listen 127.0.0.1:7777 --inetd --accept /bin/echo hello >/dev/null 2>&1 &
 listener=$!
+ip address add 10.9.0.1/32 dev lo
+ip address add 10.9.0.2/32 dev lo
+systemd-socket-activate --listen 10.9.0.1:4318 --inetd --accept /bin/sh -c 'head -n 1 >>/tmp/collected' >/dev/null 2>&1 &
+collector=$!
 ip netns add box
 ip netns exec box systemd-socket-activate --listen 0.0.0.0:7778 --inetd --accept /bin/echo hello >/dev/null 2>&1 &
 boxed=$!
@@ -227,7 +231,7 @@ try package-remove removed
 try package-purge dpkg -P tcpwatch
 rm -r /run/systemd/system/$unit.service.d
 systemctl daemon-reload
-kill $listener $boxed
+kill $listener $collector $boxed
 ip netns delete box
 try package-nothing-left until_true 15 nothing_left
 echo "$passed passed, $failed failed"
