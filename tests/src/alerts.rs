@@ -149,8 +149,8 @@ struct Expected {
 
 const TURNS_AWAY: Expected = Expected {
     name: "TcpListenerTurnsClientsAway",
-    // A drop names the address that the client asked for, a queue the one that the listener has.
-    labels: &[("process", "proxy"), ("listener", "10.9.0.1:8080"), ("severity", "critical")],
+    // Clients ask for 10.9.0.1; the listener is on all addresses.
+    labels: &[("process", "proxy"), ("listener", "0.0.0.0:8080"), ("severity", "critical")],
     says: "proxy turns clients away on 10.9.0.1:8080",
 };
 const QUEUE: Expected = Expected {
