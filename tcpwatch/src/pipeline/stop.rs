@@ -1,8 +1,8 @@
 //! How a run ends from outside: the first signal in order, a second one at once.
 
 use anyhow::{Context, Result};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -36,29 +36,44 @@ pub(super) struct Stop {
     pub(super) asked: Arc<AtomicBool>,
 }
 
+/// What the thread that listens sets. It listens for as long as the process lives: a signal between two runs of the agent ends the next one.
+static ASKED: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+
 impl Stop {
     pub(super) fn new() -> Result<Self> {
-        let asked = Arc::new(AtomicBool::new(false));
-        let set = Arc::clone(&asked);
-        // A thread of its own: the end may wait for a reader that stalls.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let signals = Signals::new()?;
-        let listen = async move {
-            let mut signals = Signals::new().ok()?;
-            signals.called().await;
-            set.store(true, Ordering::Relaxed);
-            let first = Instant::now();
-            loop {
-                let kind = signals.called().await;
-                if first.elapsed() > SAME_WISH {
-                    std::process::exit(128 + kind.as_raw_value());
-                }
-            }
+        let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = match &*asked {
+            Some(asked) => Arc::clone(asked),
+            None => Arc::clone(asked.insert(listen()?)),
         };
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || -> Option<()> { runtime.block_on(listen) })
-            .context("cannot listen for signals")?;
         Ok(Self { signals, asked })
     }
+}
+
+fn listen() -> Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&asked);
+    // A thread of its own: the end may wait for a reader that stalls.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::new()?
+    };
+    let listen = async move {
+        signals.called().await;
+        set.store(true, Ordering::Relaxed);
+        let first = Instant::now();
+        loop {
+            let kind = signals.called().await;
+            if first.elapsed() > SAME_WISH {
+                std::process::exit(128 + kind.as_raw_value());
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(listen))
+        .context("cannot listen for signals")?;
+    Ok(asked)
 }

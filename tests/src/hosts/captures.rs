@@ -281,6 +281,13 @@ fn agent_reloads(lab: &Lab) -> Result<()> {
     sleep(lab.slowness + Duration::from_millis(500));
     ground.reset(listener, PORT)?;
     wait_value(address, "tcpwatch_resets_total{direction=\"sent\"", 1.0)?;
+    let threads = std::fs::read_dir(format!("/proc/{}/task", running.pid()))?.flatten();
+    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+    let names: Vec<_> = names.collect();
+    let listening = names.iter().filter(|name| name.trim() == "signals").count();
+    ensure!(listening == 1, "{listening} threads listen for signals: {names:?}");
+    // Told to end while it begins anew: it ends.
+    running.signal(libc::SIGHUP)?;
     let ended = running.stop()?;
     ended.exits(0)?;
     for word in ["unknown event `nonsense`", "hint: one of: rst", "begins anew"] {
