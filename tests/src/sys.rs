@@ -334,13 +334,18 @@ pub fn signal(pid: i32, number: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, number) }).map(drop)
 }
 
-/// The program will be interrupted when the thread that starts it is gone, so that none outlives a crash of ours.
+/// The program will be interrupted when the thread that starts it is gone, so that none outlives a crash of ours. And it can be: a shell
+/// starts what runs in the background with that signal ignored, and who ignores a signal bequeaths that.
 pub fn interrupt_with_us(command: &mut Command) {
     let ask = || {
         // SAFETY: one system call with numbers only, which is allowed between fork and exec.
+        if unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: one system call with numbers only, which is allowed between fork and exec.
         check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT) }).map(drop)
     };
-    // SAFETY: the closure does nothing but that system call; it neither allocates nor takes a lock.
+    // SAFETY: the closure does nothing but these system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(ask) };
 }
 
