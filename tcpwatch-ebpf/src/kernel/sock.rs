@@ -11,6 +11,8 @@ const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 /// `enum sock_flags`: the same number in every kernel from 5.10 on.
 const SOCK_DEAD: u64 = 1 << 0;
+/// The peer's FIN came.
+const SOCK_DONE: u64 = 1 << 1;
 /// `SHUTDOWN_MASK`: both directions.
 const SHUTDOWN_BOTH: u8 = 3;
 
@@ -184,13 +186,23 @@ impl Sock {
         field!(self.0, icsk_queue_young)
     }
 
+    /// Payload that arrived. The kernel counts the FIN's place in the sequence as well, and marks that it came.
+    ///
+    /// kernel: v5.10.. net/ipv4/tcp_input.c `tcp_rcv_nxt_update`, `tcp_fin`
+    #[inline(always)]
+    fn payload_received(self, flags: u64) -> u64 {
+        let counted: u64 = field!(self.0, tcp_bytes_received);
+        // 0 where this kernel's count is not known.
+        counted.saturating_sub(u64::from(flags & SOCK_DONE != 0))
+    }
+
     /// What a socket had done, and why it ended, at its end, when it was in `old`. `sk_err` is set before the state changes.
     ///
     /// # Safety
     /// `into` must be writable, and empty.
     #[inline(always)]
     pub unsafe fn sum_up(self, into: *mut Memory, old: u8) {
-        let bytes = (field!(self.0, tcp_bytes_received), field!(self.0, tcp_bytes_sent));
+        let bytes = (self.payload_received(field!(self.0, sock_flags)), field!(self.0, tcp_bytes_sent));
         let error: i32 = field!(self.0, sock_err);
         // SAFETY: by contract.
         unsafe {
@@ -230,7 +242,7 @@ impl Sock {
         let prot: u64 = field!(self.0, sock_prot);
         let used: u64 = at(field!(prot, proto_memory_allocated));
         let max: u64 = at(u64::wrapping_add(field!(prot, proto_sysctl_mem), 2 * 8));
-        let bytes = (field!(self.0, tcp_bytes_received), field!(self.0, tcp_bytes_sent));
+        let bytes = (self.payload_received(flags), field!(self.0, tcp_bytes_sent));
         // SAFETY: by contract.
         unsafe {
             (*into).flags = flags as u32;

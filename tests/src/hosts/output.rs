@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::ChildStdout;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::tool::{END, Running};
-use super::traffic::{CLOSED, Ground, only, owned_by};
+use super::traffic::{CLOSED, Ground, loopback, only, owned_by};
 use super::{Case, Lab, When, case, sys};
 
 pub(super) const CASES: &[Case] = &[
@@ -21,6 +22,7 @@ pub(super) const CASES: &[Case] = &[
     case("two-at-once", When::Any, two_at_once),
     case("strict-losses", When::Any, strict_losses),
     case("storm", When::Any, storm),
+    case("payload", When::Any, payload),
     case("reader-stalls", When::Alone, reader_stalls),
     case("reader-never-returns", When::Alone, reader_never_returns),
     case("reader-starves", When::Alone, reader_starves),
@@ -42,6 +44,43 @@ fn ends_quietly(running: Running, ground: &Ground, listener: i32) -> Result<()> 
     let ended = running.wait(END)?;
     ended.exits(0)?;
     ended.is_silent()
+}
+
+/// What connections carried is payload: the kernel's own count has the FIN in it.
+fn payload(lab: &Lab) -> Result<()> {
+    let ground = Ground::new()?;
+    let listener = ground.listen(PORT)?;
+    let inode = ground.inode();
+    let args = [&["--json", "--netns", &inode, "--events", "all"], FEW].concat();
+    let running = lab.tool(&args).spawn()?.started()?;
+    // 10 bytes and a FIN arrive, nobody reads: the RST leaves in CLOSE_WAIT.
+    let server = SocketAddr::new(loopback(false), PORT);
+    let fd = ground.cli.socket(false)?;
+    let client = ground.cli.connect(fd, server)?;
+    let (accepted, _) = ground.srv.accept(listener)?;
+    ground.cli.send(fd, 10)?;
+    ground.cli.close(fd)?;
+    let end = Instant::now() + END;
+    while ground.srv.unread(accepted)? < 10 {
+        ensure!(Instant::now() < end, "the data did not arrive");
+    }
+    sleep(Duration::from_millis(200));
+    ground.srv.close(accepted)?;
+    // The same without a FIN.
+    let unread = ground.close_unread(listener, PORT)?;
+    let ended = running.stop()?;
+    ended.exits(0)?;
+    let books = ended.events()?;
+    for (client, state) in [(client, "CLOSE_WAIT"), (unread.client, "ESTABLISHED")] {
+        let event = only(&books.events, "rst_sent", server, client)?;
+        ensure!(event["state"] == state, "it was in {}", event["state"]);
+        ensure!(event["bytes"]["received"] == 10, "10 bytes came, not {}", event["bytes"]);
+    }
+    let rows = books.summary["lifetimes"].as_array().context("no lifetimes")?;
+    let of = |direction: &str| rows.iter().find(|row| row["direction"] == direction);
+    let incoming = of("incoming").context("no incoming connections")?;
+    ensure!(incoming["count"] == 2 && incoming["bytes_received"] == 20, "{incoming}");
+    Ok(())
 }
 
 fn pipe_closed_at_once(lab: &Lab) -> Result<()> {
