@@ -4,7 +4,7 @@
 #[cfg(test)]
 pub(super) mod tests;
 
-use crate::event::{Endpoint, Event, EventKind, Lost, OwnerInfo, Standing, Start};
+use crate::event::{Event, EventKind, Lost, OwnerInfo, Standing, Start};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -103,8 +103,6 @@ struct State {
     refused: HashSet<(String, String, String)>,
     time_waits: HashSet<(String, String)>,
     listeners: HashSet<(String, String, String)>,
-    /// Where somebody listens, by namespace, as it was at the last look.
-    bound: HashSet<(u32, Endpoint)>,
     /// Sockets in CLOSE_WAIT by process: of each pid in each namespace how many, and when that was told.
     leaks: HashMap<(String, String), HashMap<Holder, (u64, Instant)>>,
     info: Option<(String, String)>,
@@ -317,13 +315,7 @@ impl Metrics {
 
     fn refuse(&self, event: &Event, cause: String, process: String, container: String) {
         let mut state = lock(&self.state);
-        // The event has the address that the client asked for. A listener on all of them is one listener, and its queue's figures name it so.
-        let local = event.local.map(|asked| {
-            let bound =
-                |end: &Endpoint| event.netns.is_some_and(|netns| state.bound.contains(&(netns, *end)));
-            asked.listeners().into_iter().find(bound).unwrap_or(asked)
-        });
-        let listener = local.map(|local| local.to_string()).unwrap_or_default();
+        let listener = event.local.map(|local| local.to_string()).unwrap_or_default();
         let key = (listener.clone(), process.clone(), container.clone());
         let known = admits(&mut state.refused, key, self.max_series);
         drop(state);
@@ -380,7 +372,6 @@ impl Metrics {
         let mut state = lock(&self.state);
         // Nobody is to see a page on which half of them are missing.
         let _page = lock(&self.registry);
-        state.bound.clear();
         self.queue.clear();
         self.limit.clear();
         self.time_wait.clear();
@@ -399,7 +390,6 @@ impl Metrics {
                 if !admits(&mut state.listeners, key, self.max_series) {
                     continue;
                 }
-                state.bound.insert((one.netns, listener.local));
                 let labels = Listener { listener: local, netns: one.netns, process, container };
                 self.queue.get_or_create(&labels).set(i64::from(listener.len));
                 if let Some(max) = listener.max {

@@ -146,22 +146,3 @@ fn its_own_health_is_there() {
     assert_eq!(value(&page, "tcpwatch_start_time_seconds"), Some(5.0));
     assert_eq!(page.matches("tcpwatch_build_info{").count(), 1, "{page}");
 }
-
-#[test]
-fn a_refusal_names_the_listener_and_not_the_address_that_was_asked_for() {
-    let metrics = Metrics::new(10);
-    let standing = |netns, local| Standing {
-        netns,
-        listeners: vec![ListenerStanding { local: end(local), owner: None, len: 0, max: None }],
-        ..Standing::default()
-    };
-    metrics.standing(&[standing(7, "[::]:80"), standing(8, "10.9.0.1:80")]);
-    for netns in [7, 8, 9] {
-        metrics
-            .event(&Event { netns: Some(netns), ..event(EventKind::ListenDrop, 1, "nginx", netns.into()) });
-    }
-    let page = metrics.page().unwrap();
-    let of = |listener: &str| value(&page, &format!("tcpwatch_listen_drops_total{{listener=\"{listener}\""));
-    assert_eq!(of("[::]:80"), Some(7.0));
-    assert_eq!(of("10.9.0.1:80"), Some(17.0), "it listens there, or nobody knows");
-}
