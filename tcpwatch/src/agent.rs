@@ -105,9 +105,7 @@ impl Agent {
             next_sweep: Instant::now(),
         })
     }
-}
 
-impl Agent {
     /// The exporter that is at work already, if it was asked for the same.
     fn exporter(&self, config: &Config) -> Result<Option<Arc<Exporter>>> {
         let mut current = self.exporter.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,6 +20,7 @@ pub(super) use export::Exporter;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::bytes::Bytes;
 
 type Figures = ExportMetricsServiceRequest;
 
@@ -45,8 +46,8 @@ struct ResourceLogs {
 struct ScopeLogs {
     #[prost(message, optional, tag = "1")]
     scope: Option<InstrumentationScope>,
-    #[prost(bytes = "vec", repeated, tag = "2")]
-    log_records: Vec<Vec<u8>>,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    log_records: Vec<Bytes>,
     #[prost(string, tag = "3")]
     schema_url: String,
 }

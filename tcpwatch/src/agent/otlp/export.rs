@@ -4,7 +4,7 @@
 use super::queue::{Batch, Queue};
 use super::send::{Outcome, Sender};
 use super::settings::Settings;
-use super::{Figures, Logs, ResourceLogs, ScopeLogs, figures, record, resource};
+use super::{Figures, Logs, ResourceLogs, ScopeLogs, connect, figures, record, resource};
 use crate::agent::metrics::{Delivery, Metrics};
 use crate::event::{Event, Lost};
 use crate::sink::time::now_ns;
@@ -59,8 +59,9 @@ impl Exporter {
             told: None,
             silent: false,
         };
-        let mut logs = exporting(Sender::new(settings)?);
-        let mut figures = exporting(Sender::new(settings)?);
+        let connector = connect::connector(settings)?;
+        let mut logs = exporting(Sender::new(settings, connector.clone()));
+        let mut figures = exporting(Sender::new(settings, connector));
         let (waiting, interval) = (Arc::clone(&queue), settings.interval);
         let (wants_logs, wants_figures) = (settings.logs, settings.metrics);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -108,7 +109,7 @@ impl Exporter {
     }
 
     fn push(&self, record: &LogRecord) {
-        if !self.queue.push(record.encode_to_vec().into_boxed_slice()) {
+        if !self.queue.push(record.encode_to_vec().into()) {
             self.metrics.exported(Delivery::Spilled, 1);
         }
         self.metrics.export_queue(self.queue.len());
@@ -147,7 +148,7 @@ impl Exporting {
     fn request(&self, batch: &Batch) -> Logs {
         let records = ScopeLogs {
             scope: Some(resource::scope()),
-            log_records: batch.records.iter().map(|record| record.to_vec()).collect(),
+            log_records: batch.records.clone(),
             schema_url: resource::SCHEMA.to_owned(),
         };
         let all = ResourceLogs {

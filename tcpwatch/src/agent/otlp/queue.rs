@@ -1,5 +1,6 @@
 //! What waits for the collector: encoded events, never more bytes than was said. What finds no room is counted, not waited for.
 
+use prost::bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,11 +11,11 @@ pub(super) const MOST: usize = 512;
 /// An event waits so long for others to travel with.
 const LINGER: Duration = Duration::from_secs(1);
 /// What an entry takes beside its bytes: its place here and the allocator's head.
-const EACH: usize = size_of::<Box<[u8]>>() + 16;
+const EACH: usize = size_of::<Bytes>() + 16;
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Box<[u8]>>,
+    waiting: VecDeque<Bytes>,
     /// Of what waits and of what is on its way.
     bytes: usize,
     /// Events that are on their way.
@@ -33,10 +34,10 @@ pub(super) struct Queue {
 /// What travels in one request. It counts as waiting until it is given back.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) records: Vec<Box<[u8]>>,
+    pub(super) records: Vec<Bytes>,
 }
 
-fn cost(records: &[Box<[u8]>]) -> usize {
+fn cost(records: &[Bytes]) -> usize {
     records.iter().map(|record| record.len() + EACH).sum()
 }
 
@@ -50,7 +51,7 @@ impl Queue {
     }
 
     /// Whether there was room.
-    pub(super) fn push(&self, record: Box<[u8]>) -> bool {
+    pub(super) fn push(&self, record: Bytes) -> bool {
         let mut state = self.lock();
         let bytes = state.bytes + record.len() + EACH;
         if bytes > self.most_bytes || state.closing {
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn what_is_on_its_way_still_takes_room() {
         let queue = Queue::new(3 * (10 + EACH));
-        let record = || vec![7; 10].into_boxed_slice();
+        let record = || Bytes::from(vec![7; 10]);
         assert_eq!((0..5).filter(|_| queue.push(record())).count(), 3);
         queue.close();
         assert!(!queue.push(record()), "it is closed");
@@ -152,7 +153,7 @@ mod tests {
     fn a_full_request_goes_at_once_and_others_wait_for_company() {
         let queue = Queue::new(1 << 20);
         for _ in 0..MOST + 1 {
-            assert!(queue.push(Box::from([1])));
+            assert!(queue.push(Bytes::from_static(&[1])));
         }
         let began = Instant::now();
         let batch = wait(queue.next()).unwrap();
@@ -168,7 +169,7 @@ mod tests {
     fn the_oldest_go_first() {
         let queue = Queue::new(1 << 20);
         for i in 0..2 * MOST {
-            queue.push(u64::try_from(i).unwrap().to_le_bytes().into());
+            queue.push(Bytes::copy_from_slice(&u64::try_from(i).unwrap().to_le_bytes()));
         }
         queue.close();
         let mut seen = Vec::new();

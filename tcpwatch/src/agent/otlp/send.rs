@@ -1,9 +1,8 @@
 //! One request, over gRPC or HTTP, and what its answer means
 //! (<https://opentelemetry.io/docs/specs/otlp/#failures>).
 
-use super::connect::{self, Connector};
+use super::connect::Connector;
 use super::settings::{Protocol, Settings};
-use anyhow::Result;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, Full, Limited};
@@ -109,12 +108,9 @@ impl Transport {
 }
 
 impl Sender {
-    /// # Errors
-    /// A certificate cannot be read.
-    pub(super) fn new(settings: &Settings) -> Result<Self> {
-        let connector = connect::connector(settings)?;
+    pub(super) fn new(settings: &Settings, connector: Connector) -> Self {
         let transport = Transport::new(settings.protocol, connector.clone());
-        Ok(Self { settings: settings.clone(), connector, transport })
+        Self { settings: settings.clone(), connector, transport }
     }
 
     pub(super) async fn send<S: Signal>(&mut self, message: S) -> Outcome {
