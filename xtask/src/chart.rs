@@ -2,11 +2,11 @@
 //! hash in their head tells whether the chart has changed since.
 
 use std::fs;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::sums::sha256;
 use crate::{cmd, repo};
 
 const CHART: &str = "deploy/helm/tcpwatch";
@@ -78,13 +78,8 @@ fn render() -> Result<String> {
 /// Of every file that Helm makes the manifests of, and of what it is told beside.
 fn hash() -> Result<String> {
     let root = repo::root();
-    let git = |args: &[&str]| {
-        let mut git = Command::new("git");
-        git.current_dir(&root).args(args);
-        git
-    };
     let listed = ["ls-files", "-z", "--cached", "--others", "--exclude-standard", CHART, VALUES];
-    let list = cmd::output(&mut git(&listed))?;
+    let list = cmd::output(Command::new("git").current_dir(&root).args(listed))?;
     // What else the chart brings along (alerts, dashboard) is not among these manifests.
     let counts = |file: &&str| !file.ends_with(".md") && !file.contains("/files/");
     let mut files: Vec<&str> = list.split_terminator('\0').filter(counts).collect();
@@ -92,15 +87,7 @@ fn hash() -> Result<String> {
     let mut all = String::new();
     for file in files {
         let text = fs::read(root.join(file)).with_context(|| format!("cannot read {file}"))?;
-        all += &format!("{file} {}\n", digest(&mut git(&["hash-object", "--stdin"]), &text)?);
+        all += &format!("{file} {}\n", sha256(&text));
     }
-    digest(&mut git(&["hash-object", "--stdin"]), all.as_bytes())
-}
-
-fn digest(git: &mut Command, text: &[u8]) -> Result<String> {
-    let mut child = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting git")?;
-    child.stdin.take().context("no way to git")?.write_all(text)?;
-    let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "git hash-object fails");
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    Ok(sha256(all.as_bytes()))
 }

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
-use md5::{Digest, Md5};
 
 use super::parts::{Parts, SHELLS};
 use super::tree::{Tree, gzip};
+use crate::sums::md5;
 
 const MAINTAINER: &str = "tcpwatch maintainers <tcpwatch@users.noreply.github.com>";
 
@@ -123,11 +123,7 @@ fn control(parts: &Parts, data: &Tree) -> Result<Tree> {
     tree.file("conffiles", format!("/{CONFFILE}\n"));
     let mut sums = String::new();
     for (path, file) in data.files().filter(|(path, _)| *path != CONFFILE) {
-        let sum = Md5::digest(&file.content);
-        for byte in sum {
-            write!(sums, "{byte:02x}")?;
-        }
-        writeln!(sums, "  {path}")?;
+        writeln!(sums, "{}  {path}", md5(&file.content))?;
     }
     tree.file("md5sums", sums);
     for script in SCRIPTS {

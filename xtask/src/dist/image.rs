@@ -1,26 +1,15 @@
 //! The image for containers, in the layout of the Open Container Initiative: one layer, which has the binary and the licences.
 
-use std::fmt::Write as _;
-
 use anyhow::Result;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::parts::Parts;
 use super::tree::{Tree, gzip};
+use crate::sums::sha256;
 
 /// The name of the folder, and of the archive without its ending.
 pub(super) fn name(parts: &Parts) -> String {
     format!("tcpwatch-{}-oci", parts.version)
-}
-
-/// SHA-256 as everybody writes it.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        // Into a string nothing fails.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The layout.

@@ -10,6 +10,7 @@ use super::parts::{Parts, SHELLS};
 use super::tree::{Tree, gzip};
 use super::{deb, image};
 use crate::repo;
+use crate::sums::sha256;
 
 /// Where they are.
 pub(crate) struct Packages {
@@ -69,7 +70,7 @@ fn release(parts: &Parts) -> Result<Tree> {
     release.plant(&image::name(parts), &layout);
     let mut sums = String::new();
     for (path, file) in release.files() {
-        writeln!(sums, "{}  {path}", image::sha256(&file.content))?;
+        writeln!(sums, "{}  {path}", sha256(&file.content))?;
     }
     release.file("SHA256SUMS", sums);
     Ok(release)
@@ -110,7 +111,7 @@ mod tests {
         let (_, sums) = release.files().find(|(name, _)| *name == "SHA256SUMS").unwrap();
         let sums = String::from_utf8(sums.content.clone()).unwrap();
         for (path, file) in release.files().filter(|(name, _)| *name != "SHA256SUMS") {
-            assert!(sums.contains(&format!("{}  {path}\n", image::sha256(&file.content))), "{path}");
+            assert!(sums.contains(&format!("{}  {path}\n", sha256(&file.content))), "{path}");
         }
         assert_eq!(sums.lines().count() + 1, release.files().count());
         for name in

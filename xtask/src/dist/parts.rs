@@ -1,7 +1,7 @@
 //! What goes into every package: the binary, what it prints about itself, the pages and the unit of this checkout.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
 
 use super::tree::Tree;
+use crate::scratch::Scratch;
 use crate::{cmd, repo};
 
 /// Of all shells that a distribution has a place for: the shell, and what the file is called there.
@@ -116,11 +117,9 @@ impl Parts {
 
 /// What the binary writes when it is asked for its pages.
 fn manual(tcpwatch: &Path) -> Result<Tree> {
-    let made = cmd::output(Command::new("mktemp").args(["-d", "-t", "tcpwatch-man-XXXXXX"]))?;
-    let scratch = PathBuf::from(made.trim_end());
-    let pages = cmd::quiet(Command::new(tcpwatch).arg("man").arg(&scratch)).and_then(|()| folder(&scratch));
-    fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
-    pages
+    let scratch = Scratch::new("man")?;
+    cmd::quiet(Command::new(tcpwatch).arg("man").arg(scratch.path()))?;
+    folder(scratch.path())
 }
 
 /// A folder with everything below it. What git does not know is not wanted, but there may be no git.

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use super::initramfs::{self, Task};
 use super::kernels::Kernel;
+use crate::scratch::Scratch;
 use crate::{cmd, repo};
 
 /// MiB of memory: the scenarios fit with room to spare, and two guests fit on a small machine.
@@ -113,12 +114,12 @@ impl<'a> Guest<'a> {
     }
 
     fn boot(&self, command: &str, timeout: Duration) -> Result<VmOutput> {
-        let scratch = Scratch::new()?;
-        let initrd = scratch.0.join("initrd");
+        let scratch = Scratch::new("vm")?;
+        let initrd = scratch.path().join("initrd");
         let task = if self.system.is_some() { Task::InSystem(command) } else { Task::Command(command) };
         fs::write(&initrd, self.initramfs(&task)?).context("cannot write the initramfs")?;
-        let console = scratch.0.join("console");
-        let tar = scratch.0.join("out.tar");
+        let console = scratch.path().join("console");
+        let tar = scratch.path().join("out.tar");
         let started = Instant::now();
         let mut qemu = self.qemu(&initrd)?;
         qemu.arg("-serial").arg(format!("file:{}", console.display()));
@@ -156,8 +157,8 @@ impl<'a> Guest<'a> {
 
     /// A shell in the guest, on this terminal.
     pub(crate) fn shell(&self) -> Result<()> {
-        let scratch = Scratch::new()?;
-        let initrd = scratch.0.join("initrd");
+        let scratch = Scratch::new("vm")?;
+        let initrd = scratch.path().join("initrd");
         fs::write(&initrd, self.initramfs(&Task::Shell)?).context("cannot write the initramfs")?;
         cmd::run(self.qemu(&initrd)?.args(["-serial", "mon:stdio"]))
     }
@@ -241,22 +242,6 @@ impl<'a> Guest<'a> {
                 }
             }
         }
-    }
-}
-
-/// A folder for one run, removed at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let made = cmd::output(Command::new("mktemp").args(["-d", "-t", "tcpwatch-vm-XXXXXX"]))?;
-        Ok(Self(made.trim_end().into()))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
