@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::hosts::captures::{address, get};
 use crate::hosts::tool::{Running, Tool};
 use crate::net::{Family, Pair};
-use crate::stage::{NotHere, not_here};
+use crate::scratch::Scratch;
+use crate::stage::not_here;
 use crate::tally::Tally;
 
 mod prometheus;
@@ -46,12 +47,12 @@ pub struct Options {
 
 /// Judges everything; true if all of it passed.
 pub fn run(options: &Options) -> Result<bool> {
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new("alerts")?;
     let mut tally = Tally::default();
     match &options.promtool {
         Some(program) => {
             let promtool = Promtool::new(&options.prometheus, program);
-            note(&mut tally, "promtool-rules", promtool.rules(&scratch.0));
+            note(&mut tally, "promtool-rules", promtool.rules(scratch.path()));
             note(&mut tally, "promtool-page", page(options, &promtool));
         }
         None => tally.skip("promtool v4", "it is not here: `cargo xtask test --only alerts` brings it along"),
@@ -64,29 +65,7 @@ pub fn run(options: &Options) -> Result<bool> {
 }
 
 fn note(tally: &mut Tally, name: &str, outcome: Result<()>) {
-    let label = format!("{name} v4");
-    match outcome.map_err(|error| error.downcast::<NotHere>()) {
-        Ok(()) => tally.note(&label, &[]),
-        Err(Ok(NotHere(why))) => tally.skip(&label, &why),
-        Err(Err(error)) => tally.note(&label, &[format!("{error:#}").replace('\n', "\n       ")]),
-    }
-}
-
-/// Files of the run, gone at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("tcpwatch-alerts-{}", std::process::id()));
-        std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
+    tally.judge(&format!("{name} v4"), outcome);
 }
 
 fn wait<T>(what: &str, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
@@ -207,7 +186,7 @@ fn alerts(options: &Options, scratch: &Scratch, tally: &mut Tally) -> Result<()>
         Ok(get(at, "/metrics")?.contains(&format!("tcpwatch_hook_attached{{hook=\"{hook}\"}} 1")))
     };
     let sees_drops = sees("tcp_conn_request")?;
-    let prometheus = Prometheus::start(&options.prometheus, &scratch.0, at)?;
+    let prometheus = Prometheus::start(&options.prometheus, scratch.path(), at)?;
     wait("a scrape that went well", || {
         let targets = prometheus.targets()?;
         Ok(targets.iter().any(|target| target["health"] == "up").then_some(()))

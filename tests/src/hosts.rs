@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::stage::NotHere;
+use crate::scratch::Scratch;
 use crate::tally::{Tally, say};
 
 pub(crate) mod captures;
@@ -104,7 +104,7 @@ impl Lab {
         let mut lab = Self {
             tcpwatch: options.tcpwatch.clone(),
             global: options.global,
-            scratch: Scratch::new()?,
+            scratch: Scratch::new("hosts")?,
             attached: Vec::new(),
             slowness: Duration::ZERO,
         };
@@ -179,29 +179,6 @@ fn complaints(doctor: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Files of the suite, gone at its end.
-struct Scratch(String);
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("tcpwatch-hosts-{}", std::process::id()));
-        std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
-        Ok(Self(path.to_string_lossy().into_owned()))
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> Result<String> {
-        let path = format!("{}/{name}", self.0);
-        std::fs::write(&path, content).with_context(|| format!("writing {path}"))?;
-        Ok(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
 /// Names every case.
 pub fn list() {
     for case in cases() {
@@ -251,13 +228,6 @@ pub fn run(options: &Options) -> Result<bool> {
 /// In the form of the scenarios: every line has a family there, so it has one here.
 fn note(tally: &mut Tally, name: &str, outcome: Result<()>, began: Instant) {
     let seconds = began.elapsed().as_secs_f64();
-    let label = format!("{name} v4");
-    match outcome.map_err(|error| error.downcast::<NotHere>()) {
-        Ok(()) => tally.note(&label, &[]),
-        Err(Ok(NotHere(why))) => tally.skip(&label, &why),
-        Err(Err(error)) => {
-            tally.note(&label, &[format!("{error:#}").replace('\n', "\n       ")]);
-        }
-    }
+    tally.judge(&format!("{name} v4"), outcome);
     drop(writeln!(std::io::stderr().lock(), "{seconds:>6.1} s  {name}"));
 }

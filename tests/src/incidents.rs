@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::net::Family;
-use crate::stage::NotHere;
+use crate::tally::{Tally, say};
 
 mod clients;
 mod pops;
@@ -90,10 +90,6 @@ fn indented(error: &anyhow::Error) -> String {
     format!("{error:#}").lines().collect::<Vec<_>>().join("\n       ")
 }
 
-fn say(line: &str) {
-    drop(writeln!(std::io::stdout().lock(), "{line}"));
-}
-
 /// Names every incident.
 pub fn list() {
     for incident in INCIDENTS {
@@ -123,7 +119,7 @@ pub fn run(options: &Options) -> Result<bool> {
         programs: Programs::new(&options.programs)?,
         captures: options.captures.clone(),
     };
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let mut tally = Tally::default();
     for incident in incidents {
         for family in &options.families {
             let began = Instant::now();
@@ -142,31 +138,12 @@ pub fn run(options: &Options) -> Result<bool> {
                 say(&format!("again {what}: {}", indented(error)));
                 outcome = play();
             }
-            match outcome {
-                Ok(()) => {
-                    passed += 1;
-                    say(&format!("ok   {what}"));
-                }
-                Err(error) => match error.downcast::<NotHere>() {
-                    Ok(NotHere(why)) => {
-                        skipped += 1;
-                        say(&format!("n/a  {what}: {why}"));
-                    }
-                    Err(error) => {
-                        failed += 1;
-                        say(&format!("FAIL {what}: {}", indented(&error)));
-                    }
-                },
-            }
+            tally.judge(&what, outcome);
             drop(writeln!(std::io::stderr().lock(), "{:>6.1} s  {what}", began.elapsed().as_secs_f64()));
         }
     }
-    let mut last = format!("{passed} passed, {failed} failed");
-    if skipped > 0 {
-        last += &format!(", {skipped} skipped");
-    }
-    say(&last);
-    Ok(failed == 0 && passed > 0)
+    tally.finish();
+    Ok(tally.failed == 0 && tally.passed > 0)
 }
 
 fn play(incident: &Incident, lab: &Lab, family: Family, text: Option<&str>) -> Result<()> {

@@ -23,6 +23,7 @@ pub mod packet;
 pub mod raw;
 pub mod run;
 pub mod scenarios;
+mod scratch;
 pub mod stage;
 pub mod sys;
 mod tally;

@@ -2,6 +2,10 @@
 
 use std::io::Write as _;
 
+use anyhow::Result;
+
+use crate::stage::NotHere;
+
 /// Counts of the last line.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -19,6 +23,15 @@ impl Tally {
         } else {
             self.failed += 1;
             say(&format!("FAIL {label}: {}", problems.join("\n       ")));
+        }
+    }
+
+    /// A case that came to this end.
+    pub(crate) fn judge(&mut self, label: &str, outcome: Result<()>) {
+        match outcome.map_err(|error| error.downcast::<NotHere>()) {
+            Ok(()) => self.note(label, &[]),
+            Err(Ok(NotHere(why))) => self.skip(label, &why),
+            Err(Err(error)) => self.note(label, &[format!("{error:#}").replace('\n', "\n       ")]),
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) fn text(path: &Path) -> Result<&str> {
 
 /// A folder that nobody has.
 pub(super) fn folder(lab: &Lab, name: &str) -> Result<PathBuf> {
-    let folder = Path::new(&lab.scratch.0).join(name);
+    let folder = lab.scratch.path().join(name);
     std::fs::create_dir_all(&folder)?;
     Ok(folder)
 }
@@ -203,15 +203,19 @@ pub(crate) fn address(running: &super::tool::Running) -> Result<SocketAddr> {
     bail!("the agent does not say where its figures are: {}", running.said())
 }
 
-/// The value of the first series that begins so, once it is there.
+/// The value of the first series that begins so.
+pub(super) fn value(page: &str, series: &str) -> Option<f64> {
+    let line = page.lines().find(|line| line.starts_with(series))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// The page on which the first series that begins so has come to that.
 pub(super) fn wait_value(address: SocketAddr, series: &str, least: f64) -> Result<String> {
     let end = Instant::now() + END;
     let mut page = String::new();
     while Instant::now() < end {
         page = get(address, "/metrics")?;
-        let line = page.lines().find(|line| line.starts_with(series));
-        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        if value.is_some_and(|value| value >= least) {
+        if value(&page, series).is_some_and(|value| value >= least) {
             return Ok(page);
         }
         sleep(Duration::from_millis(50));

@@ -303,10 +303,9 @@ fn tls(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// What has no series yet was counted no time.
 fn value(address: SocketAddr, series: &str) -> Result<f64> {
-    let page = captures::get(address, "/metrics")?;
-    let line = page.lines().find(|line| line.starts_with(series));
-    Ok(line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0))
+    Ok(captures::value(&captures::get(address, "/metrics")?, series).unwrap_or(0.0))
 }
 
 const DELIVERED: &str = "tcpwatch_otlp_log_records_total{outcome=\"delivered\"}";

@@ -101,7 +101,7 @@ fn bad_btf_file(lab: &Lab) -> Result<()> {
         ("half.btf", half.to_vec()),
         ("zero.btf", vec![0; 1 << 16]),
     ];
-    let mut paths = vec!["/no/such/file.btf".to_owned(), lab.scratch.0.clone()];
+    let mut paths = vec!["/no/such/file.btf".to_owned(), lab.scratch.path().display().to_string()];
     for (name, content) in files {
         paths.push(lab.scratch.file(name, &content)?);
     }

@@ -148,7 +148,7 @@ fn live(lab: &Lab) -> Result<()> {
 fn plays(lab: &Lab) -> Result<()> {
     let ground = Ground::new()?;
     let listener = ground.listen(PORT)?;
-    let capture = format!("{}/played.pcapng", lab.scratch.0);
+    let capture = format!("{}/played.pcapng", lab.scratch.path().display());
     let inode = ground.inode();
     let args = ["--json", "--netns", &inode, "--attach", "tracepoint", "-w", &capture];
     let running = lab.tool(&args).spawn()?.started()?;

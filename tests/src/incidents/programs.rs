@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::hosts::sys as mounts;
 use crate::net::Netns;
+use crate::scratch::Scratch;
 use crate::sys;
 
 const START: Duration = Duration::from_secs(30);
@@ -24,7 +25,7 @@ pub(super) const RUN: &str = "/run";
 /// The folder, and one for the files of this run.
 pub(super) struct Programs {
     root: PathBuf,
-    scratch: PathBuf,
+    scratch: Scratch,
 }
 
 impl Programs {
@@ -38,22 +39,19 @@ impl Programs {
                 );
             }
         }
-        let scratch = std::env::temp_dir().join(format!("tcpwatch-incidents-{}", std::process::id()));
-        fs::create_dir(&scratch).with_context(|| format!("making {}", scratch.display()))?;
-        Ok(Self { root, scratch })
+        Ok(Self { root, scratch: Scratch::new("incidents")? })
     }
 
     /// Writes a file that programs find as `/run/NAME`.
     pub(super) fn write(&self, name: &str, content: &str) -> Result<String> {
-        let path = self.scratch.join(name);
-        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        self.scratch.file(name, content.as_bytes())?;
         Ok(format!("{RUN}/{name}"))
     }
 
     /// The command that becomes the program in its own root; it goes through this program, which makes the root.
     pub(super) fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("within").arg(&self.root).arg(&self.scratch).args(["--", program]).args(args);
+        command.arg("within").arg(&self.root).arg(self.scratch.path()).args(["--", program]).args(args);
         // Nobody's settings but ours.
         command.env_clear().env("LANG", "C").env("PATH", "/usr/sbin:/usr/bin");
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -64,7 +62,7 @@ impl Programs {
     /// Starts a server in a namespace and waits until it listens on the port.
     pub(super) fn serve(&self, netns: &Netns, port: u16, program: &str, args: &[&str]) -> Result<Daemon> {
         let name = program.rsplit('/').next().unwrap_or(program).to_owned();
-        let log = self.scratch.join(format!("{name}-{port}.log"));
+        let log = self.scratch.path().join(format!("{name}-{port}.log"));
         let out = fs::File::create(&log).with_context(|| format!("making {}", log.display()))?;
         let mut command = self.command(program, args);
         command.stdout(out.try_clone()?).stderr(out);
@@ -80,12 +78,6 @@ impl Programs {
             sleep(PAUSE);
         }
         Ok(daemon)
-    }
-}
-
-impl Drop for Programs {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.scratch));
     }
 }
 
