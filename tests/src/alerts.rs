@@ -202,6 +202,7 @@ fn alerts(options: &Options, scratch: &Scratch, tally: &mut Tally) -> Result<()>
     for _ in 0..SERVED {
         trouble::request(&pair.client, FAMILY.server(PROXY)).context("a request through the proxy")?;
     }
+    trouble::fill(&pair.client, FAMILY.server(PROXY))?;
     let stop = AtomicBool::new(false);
     scope(|threads| {
         for _ in 0..8 {

@@ -111,12 +111,27 @@ pub(super) fn request(netns: &Netns, to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Comes again and again and goes soon.
+/// Comes once and goes soon. Whether it got in.
+fn gets_in(netns: &Netns, to: SocketAddr) -> bool {
+    let got_in = connect(netns, to, KNOCK).is_ok();
+    sleep(Duration::from_millis(20));
+    got_in
+}
+
+/// One client comes until the queue is full. Many at once race for the last place, and one more may get in.
+pub(super) fn fill(netns: &Netns, to: SocketAddr) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while gets_in(netns, to) {
+        ensure!(Instant::now() < end, "the queue is never full");
+    }
+    Ok(())
+}
+
+/// Comes again and again.
 pub(super) fn knock(netns: &Netns, to: SocketAddr, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         // Whether it gets in is for others to tell.
-        drop(connect(netns, to, KNOCK));
-        sleep(Duration::from_millis(20));
+        gets_in(netns, to);
     }
 }
 
