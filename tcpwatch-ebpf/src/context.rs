@@ -1,9 +1,12 @@
 //! One view on the arguments of every program type, so that a hook is written once and attached in several ways.
 
-use crate::kernel::field::at;
-use crate::maps::CALLS;
+use crate::kernel::field::{Structure, Typed, at};
+use crate::kernel::sock::Sock;
+use crate::maps::{CALLS, NUMBERS};
 use aya_ebpf::EbpfContext;
-use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext};
+use aya_ebpf::programs::{
+    BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+};
 use core::ffi::c_void;
 
 /// The arguments of the hooked function or tracepoint.
@@ -11,7 +14,21 @@ use core::ffi::c_void;
 /// An argument that this kernel's function does not have must not be asked for, not even behind a branch that the
 /// verifier takes for possible: it refuses the whole program.
 pub trait Hooked {
+    /// How the sockets among the arguments are read.
+    type Structure: Structure;
+
+    /// An argument as a number, whatever it is.
     fn arg(&self, n: usize) -> u64;
+
+    /// An argument that is a number.
+    #[inline(always)]
+    fn number(&self, n: usize) -> u64 {
+        self.arg(n)
+    }
+
+    /// An argument that is a `struct sock *`.
+    fn sock(&self, n: usize) -> Sock<Self::Structure>;
+
     fn context(&self) -> *mut c_void;
 }
 
@@ -22,7 +39,21 @@ fn number(context: *mut c_void, n: usize) -> u64 {
     at(context as u64 + 8 * n as u64)
 }
 
+/// Sockets by their addresses.
+macro_rules! by_address {
+    () => {
+        type Structure = u64;
+
+        #[inline(always)]
+        fn sock(&self, n: usize) -> Sock {
+            Sock(Hooked::arg(self, n))
+        }
+    };
+}
+
 impl Hooked for FEntryContext {
+    by_address!();
+
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
         number(self.as_ptr(), n)
@@ -34,6 +65,8 @@ impl Hooked for FEntryContext {
 }
 
 impl Hooked for RawTracePointContext {
+    by_address!();
+
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
         RawTracePointContext::arg(self, n)
@@ -44,7 +77,56 @@ impl Hooked for RawTracePointContext {
     }
 }
 
+/// A tracepoint whose arguments the verifier knows the types of.
+pub struct TypedTracepoint {
+    pub context: BtfTracePointContext,
+    pub hook: u8,
+}
+
+impl Hooked for TypedTracepoint {
+    type Structure = Typed;
+
+    #[inline(always)]
+    fn arg(&self, n: usize) -> u64 {
+        number(self.context.as_ptr(), n)
+    }
+    #[inline(always)]
+    fn number(&self, n: usize) -> u64 {
+        self.raw(n)
+    }
+    /// The pointer comes back from a map as a number. (A place of the hook's own: the kernel does not enter a program that is at work
+    /// on this CPU.)
+    #[inline(always)]
+    fn sock(&self, n: usize) -> Sock<Typed> {
+        let pointer = self.raw(n);
+        let address = NUMBERS.get_ptr_mut(u32::from(self.hook)).map_or(0, |slot| {
+            // SAFETY: a per-CPU map value. Volatile, so that it goes there and back.
+            unsafe {
+                slot.write_volatile(pointer);
+                slot.read_volatile()
+            }
+        });
+        // SAFETY: loaded from the context.
+        Sock(unsafe { Typed::new(pointer, address) })
+    }
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.context.as_ptr()
+    }
+}
+
+impl TypedTracepoint {
+    /// An argument as the verifier knows it.
+    #[inline(always)]
+    fn raw(&self, n: usize) -> u64 {
+        // SAFETY: the arguments of the tracepoint, each a word. The verifier refuses one that it does not have.
+        unsafe { self.context.as_ptr().cast::<u64>().add(n).read_volatile() }
+    }
+}
+
 impl Hooked for ProbeContext {
+    by_address!();
+
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
         ProbeContext::arg(self, n).unwrap_or(0)
@@ -68,6 +150,8 @@ pub struct Exit {
 }
 
 impl Hooked for Exit {
+    by_address!();
+
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
         number(self.context.as_ptr(), n)
@@ -109,6 +193,8 @@ impl Return {
 }
 
 impl Hooked for Return {
+    by_address!();
+
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
         match n {

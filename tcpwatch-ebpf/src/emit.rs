@@ -1,6 +1,7 @@
 //! From a hook to user space: count, filter, reserve, fill in place, submit.
 
 use crate::kernel::config::{config, filter};
+use crate::kernel::field::Structure;
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
 use crate::maps::{CLOSED, COUNTERS, EVENT, EVENTS, FOUND, Found, NETNS_COUNTERS, PORTS};
@@ -33,8 +34,8 @@ pub fn now() -> u64 {
 /// than `Option`s, whose branches the verifier would have to walk in every combination.
 #[repr(C)]
 pub struct Event {
-    /// The socket at hand, 0 without one.
-    pub sock: Sock,
+    /// Address of the socket at hand, 0 without one.
+    pub sock: u64,
     pub kind: u8,
     pub hook: u8,
     /// State of the socket at the hook.
@@ -60,7 +61,7 @@ impl Event {
     pub fn begin(
         (kind, hook, wanted): (u8, u8, u32),
         flow: &Flow,
-        sock: Sock,
+        sock: Sock<impl Structure>,
         state: u8,
     ) -> Option<&'static mut Self> {
         let place = EVENT.get_ptr_mut(u32::from(hook))?;
@@ -69,7 +70,7 @@ impl Event {
             words::zero(place);
             &mut *place
         };
-        event.sock = sock;
+        event.sock = sock.0.address();
         event.kind = kind;
         event.hook = hook;
         event.state = state;
@@ -151,11 +152,17 @@ pub fn book(netns: u32, change: impl FnOnce(&mut NetnsCounters)) {
 }
 
 /// Sends an event that needs explaining.
+#[inline(always)]
+pub fn send(context: *mut c_void, event: &Event) {
+    send_of(context, event, Sock(event.sock));
+}
+
+/// [`send`] with the socket as it is read best.
 ///
 /// In stages, each a function of its own in the object too: the kernel grants 512 bytes of stack to all that call each other. What a
 /// stage leaves to the next lies in maps.
 #[inline(always)]
-pub fn send(context: *mut c_void, event: &Event) {
+pub fn send_of(context: *mut c_void, event: &Event, sock: Sock<impl Structure>) {
     if !is_wanted(event) {
         return;
     }
@@ -181,7 +188,7 @@ pub fn send(context: *mut c_void, event: &Event) {
             return;
         }
     }
-    deliver(context, event);
+    deliver(context, event, sock);
 }
 
 /// Counts an event, and asks the filter of its addresses.
@@ -202,7 +209,7 @@ fn is_wanted(event: &Event) -> bool {
 
 /// Reserves, fills and submits.
 #[inline(never)]
-fn deliver(context: *mut c_void, event: &Event) {
+fn deliver<S: Structure>(context: *mut c_void, event: &Event, sock: Sock<S>) {
     let Some(found) = FOUND.get_ptr(u32::from(event.hook)) else {
         count(event.hook, |row| row.lost += 1);
         return;
@@ -218,7 +225,7 @@ fn deliver(context: *mut c_void, event: &Event) {
     let record = entry.as_mut_ptr();
     // SAFETY: reserved memory of the right size and alignment; every field is written before it is submitted.
     unsafe {
-        fill(record, event, event.flags | (*found).flags | bit(sample, flag::SAMPLE), full, found);
+        fill(record, event, sock, event.flags | (*found).flags | bit(sample, flag::SAMPLE), full, found);
         // What not every event has comes last: after a branch the verifier walks everything twice.
         (*record).frames = 0;
         if config!(stacks) == 0 && event.kind == kind::RST_SENT && event.state == state::CLOSE {
@@ -281,9 +288,9 @@ unsafe fn gather(event: &Event, full: bool, found: *mut Found) -> u32 {
     unsafe {
         words::zero(&raw mut (*found).present);
         words::zero(&raw mut (*found).past);
-        if event.sock.exists() && full {
+        if event.sock != 0 && full {
             let present = &raw mut (*found).present;
-            if let Some(memory) = owners::find(event.sock) {
+            if let Some(memory) = owners::find(Sock(event.sock)) {
                 words::copy(present, memory);
                 known = true;
                 if !closed && event.ends != 0 {
@@ -291,7 +298,7 @@ unsafe fn gather(event: &Event, full: bool, found: *mut Found) -> u32 {
                 }
             } else if !closed {
                 // A closed one was perhaps destroyed already: nothing to learn from it any more.
-                owners::seed(event.sock, &raw mut (*present).owner);
+                owners::seed(Sock(event.sock), &raw mut (*present).owner);
                 known = true;
             }
         }
@@ -319,11 +326,18 @@ unsafe fn gather(event: &Event, full: bool, found: *mut Found) -> u32 {
 /// # Safety
 /// `record` must be writable, `found` readable.
 #[inline(always)]
-unsafe fn fill(record: *mut Record, event: &Event, mut flags: u32, full: bool, found: *const Found) {
+unsafe fn fill(
+    record: *mut Record,
+    event: &Event,
+    sock: Sock<impl Structure>,
+    mut flags: u32,
+    full: bool,
+    found: *const Found,
+) {
     // SAFETY: by contract.
     unsafe {
         (*record).mono_ns = now();
-        (*record).sock = event.sock.0;
+        (*record).sock = event.sock;
         (*record).kind = event.kind;
         (*record).hook = event.hook;
         (*record).state = event.state;
@@ -337,16 +351,16 @@ unsafe fn fill(record: *mut Record, event: &Event, mut flags: u32, full: bool, f
         (*record).timewait = event.timewait;
         words::copy(&raw mut (*record).present, &raw const (*found).present);
         words::copy(&raw mut (*record).past, &raw const (*found).past);
-        if event.sock.exists() && full {
-            event.sock.details(&raw mut (*record).socket);
-            let dead = event.sock.is_dead();
-            let has_file = event.sock.socket() != 0;
+        if event.sock != 0 && full && sock.exists() {
+            sock.details(&raw mut (*record).socket);
+            let dead = sock.is_dead();
+            let has_file = sock.has_file();
             flags |= flag::SOCKET
                 | flag::FULL
                 | bit(dead, flag::DEAD)
                 | bit(has_file, flag::HAS_FILE)
-                | bit(event.sock.owned(), flag::OWNED)
-                | bit(event.sock.is_mptcp(), flag::MPTCP);
+                | bit(sock.owned(), flag::OWNED)
+                | bit(sock.is_mptcp(), flag::MPTCP);
             owners::expire_inherited(&raw mut (*record).present.owner, has_file, dead);
         } else {
             words::zero(&raw mut (*record).socket);
@@ -358,7 +372,7 @@ unsafe fn fill(record: *mut Record, event: &Event, mut flags: u32, full: bool, f
                     &raw mut (*record).present.owner,
                 );
             }
-            flags |= bit(event.sock.exists(), flag::SOCKET);
+            flags |= bit(event.sock != 0, flag::SOCKET);
         }
         (*record).flags = flags;
     }
@@ -376,7 +390,7 @@ unsafe fn listener(event: &Event, into: *mut Listener) {
         if event.flags & flag::LISTEN == 0 {
             return;
         }
-        (*into).young = event.sock.young_requests();
+        (*into).young = Sock(event.sock).young_requests();
         let key = PortKey { netns: event.flow.netns, port: u32::from(event.flow.local_port) };
         if let Some(port) = PORTS.get_ptr(&key) {
             (*into).accepts = (*port).accepts;
@@ -395,7 +409,7 @@ fn bit(yes: bool, bits: u32) -> u32 {
 #[inline(always)]
 pub fn send_state(
     hook: u8,
-    sock: Sock,
+    sock: Sock<impl Structure>,
     flow: &Flow,
     old: u8,
     new: u8,
@@ -420,7 +434,7 @@ pub fn send_state(
     // SAFETY: reserved memory of the right size and alignment; every field is written.
     unsafe {
         (*record).mono_ns = now();
-        (*record).sock = sock.0;
+        (*record).sock = sock.0.address();
         (*record).kind = kind::STATE;
         (*record).hook = hook;
         (*record).old_state = old;

@@ -87,8 +87,18 @@ macro_rules! exit {
 }
 pub(crate) use exit;
 
-/// A raw tracepoint.
+/// A raw tracepoint: `tracepoint!(handler, program)`. For what runs often also a program that knows the types of its arguments, which
+/// costs less and which not every kernel grants: `tracepoint!(handler, hook, program, typed program)`.
 macro_rules! tracepoint {
+    ($handle:path, $hook:expr, $program:ident, $typed:ident) => {
+        $crate::hooks::tracepoint!($handle, $program);
+
+        #[aya_ebpf::macros::btf_tracepoint]
+        pub fn $typed(context: aya_ebpf::programs::BtfTracePointContext) -> i32 {
+            let _ = $handle(&$crate::context::TypedTracepoint { context, hook: $hook });
+            0
+        }
+    };
     ($handle:path, $program:ident) => {
         #[aya_ebpf::macros::raw_tracepoint]
         pub fn $program(context: aya_ebpf::programs::RawTracePointContext) -> i32 {

@@ -2,6 +2,7 @@
 
 use crate::context::Hooked;
 use crate::kernel::config::config;
+use crate::kernel::field::Structure;
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
 use crate::maps::{PORTS, SEEDS, STACKS};
@@ -190,7 +191,7 @@ pub unsafe fn step(memory: *mut Memory, state: u8, at_ns: u64) {
 /// # Safety
 /// `memory` must come from [`find`], [`memory`] or [`renew`].
 #[inline(always)]
-pub unsafe fn bury(memory: *mut Memory, sock: Sock, old_state: u8, now: u64) -> Option<()> {
+pub unsafe fn bury(memory: *mut Memory, sock: Sock<impl Structure>, old_state: u8, now: u64) -> Option<()> {
     // SAFETY: by contract.
     let flow = unsafe { *place(memory) };
     if flow.remote_port == 0 {

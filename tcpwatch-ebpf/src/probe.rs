@@ -1,5 +1,5 @@
-//! Two empty programs with which user space finds out what this kernel lets it attach, before it decides how the real ones
-//! are to work together.
+//! Programs with which user space finds out what this kernel lets it attach, before it decides how the real ones are to work
+//! together. None of them does anything.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
 
@@ -8,8 +8,9 @@ fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use aya_ebpf::macros::{fentry, kprobe};
-    use aya_ebpf::programs::{FEntryContext, ProbeContext};
+    use aya_ebpf::EbpfContext;
+    use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe};
+    use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 
     #[fentry]
     fn probe_fentry(_context: FEntryContext) -> i32 {
@@ -18,6 +19,18 @@ mod programs {
 
     #[kprobe]
     fn probe_kprobe(_context: ProbeContext) -> u32 {
+        0
+    }
+
+    /// Reads from the first argument of a tracepoint without asking whether it is NULL. It is loaded and never attached: it asks the
+    /// verifier whether that knows of NULL.
+    #[btf_tracepoint]
+    fn probe_null(context: BtfTracePointContext) -> i32 {
+        // SAFETY: it never runs.
+        unsafe {
+            let sock = context.as_ptr().cast::<u64>().read_volatile();
+            (sock as *const u32).read_volatile();
+        }
         0
     }
 

@@ -38,7 +38,7 @@ pub fn decide(event: &Event) {
     // A place of the hook's own: the kernel does not enter a program that is at work on this CPU.
     let Some(at) = DECIDING.get_ptr_mut(u32::from(event.hook)) else { return };
     let mut limit = config!(storm);
-    if event.sock.exists() && Sock::is_full(event.state) && event.state != state::LISTEN {
+    if event.sock != 0 && Sock::is_full(event.state) && event.state != state::LISTEN {
         limit <<= CONNECTIONS;
     }
     // SAFETY: a per-CPU map value.

@@ -48,9 +48,9 @@ fn kernels() -> Vec<Kernel> {
 }
 
 const GRANTS: [(&str, Granted); 3] = [
-    ("all", Granted { fentry: true, kprobe: true }),
-    ("kprobes", Granted { fentry: false, kprobe: true }),
-    ("tracepoints", Granted { fentry: false, kprobe: false }),
+    ("all", Granted { fentry: true, kprobe: true, ..Granted::default() }),
+    ("kprobes", Granted { fentry: false, kprobe: true, ..Granted::default() }),
+    ("tracepoints", Granted { fentry: false, kprobe: false, ..Granted::default() }),
 ];
 
 /// Everything that tcpwatch takes from a kernel's types, and what it plans on them, for people and for `cargo xtask protos`.

@@ -7,6 +7,7 @@ use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit;
 use crate::kernel::config::config;
+use crate::kernel::field::Structure;
 use crate::kernel::sock::Sock;
 use crate::kernel::task;
 use crate::{owners, tables};
@@ -18,13 +19,13 @@ use tcpwatch_common::state::{
     CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
 };
 
-tracepoint!(handle, inet_sock_set_state);
+tracepoint!(handle, hook::INET_SOCK_SET_STATE, inet_sock_set_state, inet_sock_set_state_typed);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    let sock = Sock(context.arg(0));
-    let old = context.arg(1) as u8;
-    let new = context.arg(2) as u8;
+    let sock = context.sock(0);
+    let old = context.number(1) as u8;
+    let new = context.number(2) as u8;
     // This runs for every step of every connection of the host, so nothing is read that is not needed.
     let memory = memory(sock, old, new)?;
     let now = emit::now();
@@ -48,7 +49,7 @@ fn handle(context: &impl Hooked) -> Option<()> {
         }
         if ends {
             if (*memory).owner.how == how::LISTENER {
-                owners::expire_inherited(&raw mut (*memory).owner, sock.socket() != 0, sock.is_dead());
+                owners::expire_inherited(&raw mut (*memory).owner, sock.has_file(), sock.is_dead());
             }
             owners::bury(memory, sock, old, now);
         }
@@ -74,16 +75,17 @@ fn begins(old: u8, new: u8) -> bool {
 /// What is remembered of the socket, made where that is its place. Only TCP's sockets are remembered, so only unknown ones are
 /// asked what they are: MPTCP and SCTP pass through here too.
 #[inline(always)]
-fn memory(sock: Sock, old: u8, new: u8) -> Option<*mut Memory> {
+fn memory(sock: Sock<impl Structure>, old: u8, new: u8) -> Option<*mut Memory> {
     if !begins(old, new) {
         // The memory is the first thing in a life.
-        if let Some(known) = tables::live_soon(sock) {
+        if let Some(known) = tables::live_soon(sock.by_address()) {
             return Some(known.cast());
         }
     }
     if !sock.is_tcp() {
         return None;
     }
+    let sock = sock.by_address();
     if begins(old, new) { owners::renew(sock) } else { owners::memory(sock) }
 }
 
@@ -92,7 +94,7 @@ fn memory(sock: Sock, old: u8, new: u8) -> Option<*mut Memory> {
 /// # Safety
 /// `memory` must be a live map value.
 #[inline(always)]
-unsafe fn attribute(sock: Sock, memory: *mut Memory, old: u8, new: u8) {
+unsafe fn attribute(sock: Sock<impl Structure>, memory: *mut Memory, old: u8, new: u8) {
     // SAFETY: by contract.
     unsafe {
         let how = if old == CLOSE && new == SYN_SENT {
@@ -110,7 +112,7 @@ unsafe fn attribute(sock: Sock, memory: *mut Memory, old: u8, new: u8) {
             owners::learn(memory, how);
         }
         if new == LISTEN || (old == LISTEN && new == CLOSE) {
-            owners::listening(sock, memory, new == LISTEN);
+            owners::listening(sock.by_address(), memory, new == LISTEN);
         } else if old == LISTEN && new == SYN_RECV {
             owners::inherit_from_port(sock.netns(), sock.local_port(true), &raw mut (*memory).owner);
         }
@@ -120,12 +122,12 @@ unsafe fn attribute(sock: Sock, memory: *mut Memory, old: u8, new: u8) {
 /// A process closes (or shuts down) its socket here. `ss -K` also holds the lock when it ends a socket, but does not shut
 /// it first.
 #[inline(always)]
-fn closes(sock: Sock, old: u8, new: u8) -> bool {
+fn closes(sock: Sock<impl Structure>, old: u8, new: u8) -> bool {
     match new {
         FIN_WAIT1 => old == ESTABLISHED || old == SYN_RECV,
         LAST_ACK => true,
         // An orphan, as most are by then, is told by the first question.
-        CLOSE => old != SYN_SENT && sock.socket() != 0 && sock.is_shut(),
+        CLOSE => old != SYN_SENT && sock.has_file() && sock.is_shut(),
         _ => false,
     }
 }

@@ -8,10 +8,10 @@ use crate::context::Hooked;
 use crate::kernel::field::field;
 use crate::kernel::sock::Sock;
 use crate::owners;
-use tcpwatch_common::state;
+use tcpwatch_common::{hook, state};
 
-tracepoint!(sent, sock_send_length);
-tracepoint!(received, sock_recv_length);
+tracepoint!(sent, hook::SOCK_SEND_LENGTH, sock_send_length, sock_send_length_typed);
+tracepoint!(received, hook::SOCK_RECV_LENGTH, sock_recv_length, sock_recv_length_typed);
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -31,11 +31,11 @@ fn received(context: &impl Hooked) -> Option<()> {
 /// The socket, if it is of TCP and still open.
 #[inline(always)]
 fn used(context: &impl Hooked) -> Option<Sock> {
-    let sock = Sock(context.arg(0));
+    let sock = context.sock(0);
     let family: u16 = field!(sock.0, sock_family);
     if (family != AF_INET && family != AF_INET6) || !sock.is_tcp() {
         return None;
     }
     // After the call: the socket may have been destroyed by then, and must not be remembered again.
-    (sock.state() != state::CLOSE).then_some(sock)
+    (sock.state() != state::CLOSE).then_some(sock.by_address())
 }

@@ -6,12 +6,11 @@
 use super::tracepoint;
 use crate::context::Hooked;
 use crate::hooks::tcp_reset::received;
-use crate::kernel::sock::Sock;
 use tcpwatch_common::hook;
 
-tracepoint!(handle, tcp_receive_reset);
+tracepoint!(handle, hook::TCP_RECEIVE_RESET, tcp_receive_reset, tcp_receive_reset_typed);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    received(context, hook::TCP_RECEIVE_RESET, Sock(context.arg(0)), None)
+    received(context, hook::TCP_RECEIVE_RESET, context.sock(0), None)
 }

@@ -8,6 +8,7 @@ use super::entry;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
 use crate::kernel::config::config;
+use crate::kernel::field::Structure;
 use crate::kernel::skb::{RST, Segment, Skb};
 use crate::kernel::sock::Sock;
 use tcpwatch_common::config::deliver;
@@ -33,13 +34,18 @@ fn handle(context: &impl Hooked) -> Option<()> {
 
 /// An RST that the socket obeys. Still in its old state.
 #[inline(always)]
-pub fn received(context: &impl Hooked, hook: u8, sock: Sock, segment: Option<&Segment>) -> Option<()> {
+pub fn received(
+    context: &impl Hooked,
+    hook: u8,
+    sock: Sock<impl Structure>,
+    segment: Option<&Segment>,
+) -> Option<()> {
     let state = sock.state();
     let flow = sock.flow(Sock::is_full(state));
     let event = Event::begin((kind::RST_RECEIVED, hook, deliver::RST), &flow, sock, state)?;
     if let Some(segment) = segment {
         event.packet(&segment.packet);
     }
-    emit::send(context.context(), event.ends(end::RESET_RECEIVED));
+    emit::send_of(context.context(), event.ends(end::RESET_RECEIVED), sock);
     Some(())
 }

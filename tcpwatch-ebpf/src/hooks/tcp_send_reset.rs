@@ -9,6 +9,7 @@ use super::tracepoint;
 use crate::context::Hooked;
 use crate::emit::{self, Event};
 use crate::kernel::config::config;
+use crate::kernel::field::Structure;
 use crate::kernel::skb::{Segment, Skb};
 use crate::kernel::sock::Sock;
 use tcpwatch_common::config::deliver;
@@ -16,30 +17,33 @@ use tcpwatch_common::owner::end;
 use tcpwatch_common::record::{flag, kind};
 use tcpwatch_common::{hook, state};
 
-tracepoint!(handle, tcp_send_reset);
+tracepoint!(handle, hook::TCP_SEND_RESET, tcp_send_reset, tcp_send_reset_typed);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    let sock = Sock(context.arg(0));
+    let sock = context.sock(0);
     let skb = Skb(context.arg(1));
     if skb.exists() && config!(reset_functions) == 1 {
         // Comes through tcp_v4_send_reset or tcp_v6_send_reset, which also see what this tracepoint is silent about.
         return None;
     }
-    let reason = if config!(reset_tracepoint_complete) == 1 { Some(context.arg(2) as u32) } else { None };
+    let reason = if config!(reset_tracepoint_complete) == 1 { Some(context.number(2) as u32) } else { None };
     let event = if skb.exists() {
-        passive(hook::TCP_SEND_RESET, sock, skb, &skb.segment()?, reason)?
+        passive(hook::TCP_SEND_RESET, sock.by_address(), skb, &skb.segment()?, reason)?
     } else {
         active(sock, reason)?
     };
     emit::book(event.flow.netns, |row| row.rst_sent += 1);
-    emit::send(context.context(), event);
+    emit::send_of(context.context(), event, sock);
     Some(())
 }
 
 /// The host's own decision: `close()`, a timer, `ss -K`.
 #[inline(always)]
-fn active(sock: Sock, reason: Option<u32>) -> Option<&'static mut Event> {
+fn active(sock: Sock<impl Structure>, reason: Option<u32>) -> Option<&'static mut Event> {
+    if !sock.exists() {
+        return None;
+    }
     let state = sock.state();
     let flow = sock.flow(Sock::is_full(state));
     let event = Event::begin((kind::RST_SENT, hook::TCP_SEND_RESET, deliver::RST), &flow, sock, state)?;

@@ -1,6 +1,7 @@
 //! One field of a kernel structure.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
+use core::hint::black_box;
 use core::mem::MaybeUninit;
 use tcpwatch_common::offsets::ABSENT;
 
@@ -20,22 +21,168 @@ pub fn at<T: Copy>(address: u64) -> T {
     }
 }
 
-/// Reads the field at `offset` of the structure at `base`; zero where the kernel lacks it or the address is bad.
-#[inline(always)]
-pub fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
-    if offset == ABSENT {
-        return T::default();
+/// A kernel structure whose fields can be read.
+pub trait Structure: Copy {
+    /// Each reading is a call, so that one of much costs less than several of little.
+    const CALLS: bool;
+
+    /// Its address as a plain number, 0 for none.
+    fn address(self) -> u64;
+
+    /// Whether it is there.
+    fn exists(self) -> bool;
+
+    /// Reads the field at `offset`; zero where the kernel lacks it or it cannot be read.
+    fn read<T: Copy + Default>(self, offset: u32) -> T;
+
+    /// [`Self::read`] for an array of words that is there in every kernel.
+    fn words<const N: usize>(self, offset: u32) -> [u32; N];
+
+    /// The structure that the field at `offset` points to.
+    fn follow(self, offset: u32) -> Self;
+
+    /// Whether the pointer at `offset` leads anywhere.
+    fn leads(self, offset: u32) -> bool;
+
+    /// The whole `struct tcp_sock` of a `struct sock`. `None` where it is known that it is none; a full socket of TCP always is one.
+    fn tcp(self) -> Option<Self>;
+}
+
+/// By its address, with a helper: from every kind of program, and whatever lies there.
+impl Structure for u64 {
+    const CALLS: bool = true;
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self
     }
-    at(base + u64::from(offset))
+
+    #[inline(always)]
+    fn exists(self) -> bool {
+        self != 0
+    }
+
+    #[inline(always)]
+    fn read<T: Copy + Default>(self, offset: u32) -> T {
+        if offset == ABSENT {
+            return T::default();
+        }
+        at(self + u64::from(offset))
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(self, offset: u32) -> [u32; N] {
+        at(self + u64::from(offset))
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Self {
+        self.read(offset)
+    }
+
+    #[inline(always)]
+    fn leads(self, offset: u32) -> bool {
+        self.follow(offset) != 0
+    }
+
+    #[inline(always)]
+    fn tcp(self) -> Option<Self> {
+        Some(self)
+    }
+}
+
+/// By a pointer of which the verifier knows what it points to: a plain load, which costs a tenth of a call where functions return
+/// slowly (`spec_rstack_overflow`). The kernel answers zero where nothing can be read.
+///
+/// The verifier holds each load against the kernel's types: only fields of the structure that it takes the pointer for, in one piece,
+/// at an offset that it knows.
+#[derive(Clone, Copy)]
+pub struct Typed {
+    /// To Rust a number. No arithmetic but the addition of a constant is allowed with it.
+    pointer: u64,
+    /// The same as a number that may be reckoned with; 0 for what another structure pointed to.
+    address: u64,
+}
+
+impl Typed {
+    /// # Safety
+    /// To the verifier `pointer` must be a pointer to a kernel structure.
+    #[inline(always)]
+    pub unsafe fn new(pointer: u64, address: u64) -> Self {
+        Self { pointer, address }
+    }
+}
+
+impl Structure for Typed {
+    const CALLS: bool = false;
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.address
+    }
+
+    #[inline(always)]
+    fn exists(self) -> bool {
+        // The pointer, not the number: the verifier is to learn it.
+        self.pointer != 0
+    }
+
+    #[inline(always)]
+    fn read<T: Copy + Default>(self, offset: u32) -> T {
+        const { assert!(size_of::<T>() <= 8) };
+        if offset == ABSENT {
+            return T::default();
+        }
+        // SAFETY: the verifier refuses what is not a field, and the kernel answers zero where there is nothing. Volatile, or several
+        // loads would become one that spans fields.
+        unsafe { ((self.pointer + u64::from(offset)) as *const T).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(self, offset: u32) -> [u32; N] {
+        let mut words = [0; N];
+        let mut i = 0;
+        while i < N {
+            words[i] = self.read(offset + 4 * i as u32);
+            i += 1;
+        }
+        words
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Self {
+        Self { pointer: self.read(offset), address: 0 }
+    }
+
+    #[inline(always)]
+    fn leads(self, offset: u32) -> bool {
+        // Opaque, or the compiler would reckon with the pointer in place of the answer.
+        black_box(self.follow(offset).exists())
+    }
+
+    #[inline(always)]
+    fn tcp(self) -> Option<Self> {
+        // SAFETY: the helper takes any socket, and says NULL to one that is not TCP's or not full.
+        let pointer = unsafe { bpf_skc_to_tcp_sock(self.pointer as *mut _) } as u64;
+        (pointer != 0).then_some(Self { pointer, address: self.address })
+    }
 }
 
 /// Reads the field that the named offset stands for.
 macro_rules! field {
     ($base:expr, $offset:ident) => {
-        $crate::kernel::field::read($base, $crate::kernel::config::config!(offsets.$offset))
+        $crate::kernel::field::Structure::read($base, $crate::kernel::config::config!(offsets.$offset))
     };
 }
 pub(crate) use field;
+
+/// Follows the pointer in the field that the named offset stands for.
+macro_rules! follow {
+    ($base:expr, $offset:ident) => {
+        $crate::kernel::field::Structure::follow($base, $crate::kernel::config::config!(offsets.$offset))
+    };
+}
+pub(crate) use follow;
 
 /// Whether this kernel has the field: a constant for the verifier.
 macro_rules! has_field {

@@ -1,7 +1,8 @@
 //! Sockets: full ones, TIME_WAIT minisocks and half-open requests, which share `struct sock_common`.
 
 use super::config::config;
-use super::field::{at, field, has_field};
+use super::field::{Structure, at, field, follow, has_field};
+use crate::words;
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::owner::Memory;
 use tcpwatch_common::record::{Listen, Socket, TimeWait};
@@ -16,26 +17,26 @@ const SOCK_DONE: u64 = 1 << 1;
 /// `SHUTDOWN_MASK`: both directions.
 const SHUTDOWN_BOTH: u8 = 3;
 
-/// A kernel socket by its address; 0 is none.
+/// A kernel socket: by its address, 0 is none, or as a [`Structure`] that costs less to read.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub struct Sock(pub u64);
+pub struct Sock<S = u64>(pub S);
 
-impl Sock {
+impl<S: Structure> Sock<S> {
     #[inline(always)]
     pub fn exists(self) -> bool {
-        self.0 != 0
+        self.0.exists()
+    }
+
+    /// The same by its address: to look it up, and for what not every socket has.
+    #[inline(always)]
+    pub fn by_address(self) -> Sock {
+        Sock(self.0.address())
     }
 
     #[inline(always)]
     pub fn state(self) -> u8 {
         field!(self.0, sock_state)
-    }
-
-    /// Neither a minisock nor a request: what lies behind `sock_common` may be read.
-    #[inline(always)]
-    pub fn is_full(state: u8) -> bool {
-        state != state::TIME_WAIT && state != state::NEW_SYN_RECV && state != 0
     }
 
     /// TCP proper: MPTCP and SCTP sockets pass through the same tracepoints.
@@ -47,12 +48,7 @@ impl Sock {
 
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        net_inum(field!(self.0, sock_net))
-    }
-
-    #[inline(always)]
-    pub fn net(self) -> u64 {
-        field!(self.0, sock_net)
+        field!(follow!(self.0, sock_net), net_inum)
     }
 
     /// The local port in host byte order.
@@ -63,19 +59,19 @@ impl Sock {
     pub fn local_port(self, full: bool) -> u16 {
         let num: u16 = field!(self.0, sock_num);
         if num == 0 && full {
-            return u16::from_be(field!(self.0, inet_sport));
+            return u16::from_be(field!(self.0.address(), inet_sport));
         }
         num
     }
 
     #[inline(always)]
     pub fn flow(self, full: bool) -> Flow {
-        if config!(socket_head) == 1 {
+        if S::CALLS && config!(socket_head) == 1 {
             return self.flow_by_head(full);
         }
         let family: u16 = field!(self.0, sock_family);
         let (local, remote) = if family == AF_INET6 {
-            (Addr(field!(self.0, sock_v6_rcv_saddr)), Addr(field!(self.0, sock_v6_daddr)))
+            self.v6()
         } else {
             (Addr::v4(field!(self.0, sock_rcv_saddr)), Addr::v4(field!(self.0, sock_daddr)))
         };
@@ -91,12 +87,9 @@ impl Sock {
     /// [`Self::flow`] where `struct sock_common` begins as it does in every kernel so far: its first 20 bytes in one read.
     #[inline(always)]
     fn flow_by_head(self, full: bool) -> Flow {
-        let [daddr, rcv_saddr, _, ports, family]: [u32; 5] = at(self.0);
-        let (local, remote) = if family as u16 == AF_INET6 {
-            (Addr(field!(self.0, sock_v6_rcv_saddr)), Addr(field!(self.0, sock_v6_daddr)))
-        } else {
-            (Addr::v4(rcv_saddr), Addr::v4(daddr))
-        };
+        let [daddr, rcv_saddr, _, ports, family]: [u32; 5] = self.0.words(0);
+        let (local, remote) =
+            if family as u16 == AF_INET6 { self.v6() } else { (Addr::v4(rcv_saddr), Addr::v4(daddr)) };
         let num = (ports >> 16) as u16;
         Flow {
             local,
@@ -107,6 +100,16 @@ impl Sock {
         }
     }
 
+    /// Local and remote address of IPv6; of another family where the kernel has no IPv6.
+    #[inline(always)]
+    fn v6(self) -> (Addr, Addr) {
+        let (local, remote) = (config!(offsets.sock_v6_rcv_saddr), config!(offsets.sock_v6_daddr));
+        if !has_field!(sock_v6_rcv_saddr) || !has_field!(sock_v6_daddr) {
+            return (Addr::default(), Addr::default());
+        }
+        (Addr(self.0.words(local)), Addr(self.0.words(remote)))
+    }
+
     /// Orphaned: no process can reach it any more. Full sockets only.
     #[inline(always)]
     pub fn is_dead(self) -> bool {
@@ -114,16 +117,10 @@ impl Sock {
         flags & SOCK_DEAD != 0
     }
 
-    /// `sk_socket`: what a descriptor leads to. Full sockets only.
+    /// `sk_socket` is not NULL: what a descriptor leads to. Full sockets only.
     #[inline(always)]
-    pub fn socket(self) -> u64 {
-        field!(self.0, sock_socket)
-    }
-
-    /// Inode of the socket, as `/proc/PID/fd` shows it; 0 without one.
-    #[inline(always)]
-    pub fn inode(self) -> u64 {
-        field!(self.socket(), socket_inode_number)
+    pub fn has_file(self) -> bool {
+        self.0.leads(config!(offsets.sock_socket))
     }
 
     /// A process holds the lock, so what happens happens in that process.
@@ -147,8 +144,95 @@ impl Sock {
 
     #[inline(always)]
     pub fn is_mptcp(self) -> bool {
-        let flag: u8 = field!(self.0, tcp_is_mptcp);
+        let flag: u8 = field!(self.0.address(), tcp_is_mptcp);
         flag & 1 != 0
+    }
+
+    /// What a socket had done, and why it ended, at its end, when it was in `old`. `sk_err` is set before the state changes.
+    ///
+    /// # Safety
+    /// `into` must be writable, and empty.
+    #[inline(always)]
+    pub unsafe fn sum_up(self, into: *mut Memory, old: u8) {
+        let Some(tcp) = self.0.tcp() else { return };
+        let bytes = (payload_received(tcp, field!(tcp, sock_flags)), field!(tcp, tcp_bytes_sent));
+        let error: i32 = field!(tcp, sock_err);
+        // SAFETY: by contract.
+        unsafe {
+            (*into).bytes_received = bytes.0;
+            (*into).bytes_sent = bytes.1;
+            (*into).error = error as u16;
+        }
+        // Most connections end in these two states without an error: nothing was tried in vain.
+        if error == 0 && (old == state::FIN_WAIT2 || old == state::LAST_ACK) {
+            return;
+        }
+        let user_timeout = field!(tcp, icsk_user_timeout);
+        let tried = (field!(tcp, icsk_retransmits), field!(tcp, icsk_probes_out));
+        // SAFETY: by contract.
+        unsafe {
+            (*into).user_timeout = user_timeout;
+            (*into).retransmits = tried.0;
+            (*into).probes = tried.1;
+        }
+    }
+
+    /// What tells acts apart on kernels that give no reason.
+    ///
+    /// # Safety
+    /// `into` must be writable.
+    #[inline(always)]
+    pub unsafe fn details(self, into: *mut Socket) {
+        let Some(tcp) = self.0.tcp() else {
+            // SAFETY: by contract.
+            unsafe { words::zero(into) };
+            return;
+        };
+        let flags: u64 = field!(tcp, sock_flags);
+        let details = (
+            field!(tcp, tcp_linger2),
+            field!(tcp, sock_lingertime),
+            field!(tcp, tcp_snd_una),
+            field!(tcp, tcp_snd_nxt),
+            field!(tcp, tcp_rcv_nxt),
+            field!(tcp, tcp_copied_seq),
+        );
+        let prot = follow!(tcp, sock_prot);
+        // Not through the types: they lead to numbers.
+        let used: u64 = at(field!(prot, proto_memory_allocated));
+        let max: u64 = at(u64::wrapping_add(field!(prot, proto_sysctl_mem), 2 * 8));
+        let bytes = (payload_received(tcp, flags), field!(tcp, tcp_bytes_sent));
+        // SAFETY: by contract.
+        unsafe {
+            (*into).flags = flags as u32;
+            (*into).linger2 = details.0;
+            (*into).lingertime = details.1;
+            (*into).snd_una = details.2;
+            (*into).snd_nxt = details.3;
+            (*into).rcv_nxt = details.4;
+            (*into).copied_seq = details.5;
+            (*into).shutdown = u32::from(self.shutdown());
+            (*into).memory_used = used as u32;
+            (*into).memory_max = max as u32;
+            (*into).pad = 0;
+            (*into).bytes_received = bytes.0;
+            (*into).bytes_sent = bytes.1;
+        }
+    }
+}
+
+impl Sock {
+    /// Neither a minisock nor a request: what lies behind `sock_common` may be read.
+    #[inline(always)]
+    pub fn is_full(state: u8) -> bool {
+        state != state::TIME_WAIT && state != state::NEW_SYN_RECV && state != 0
+    }
+
+    /// Inode of the socket, as `/proc/PID/fd` shows it; 0 without one.
+    #[inline(always)]
+    pub fn inode(self) -> u64 {
+        let socket: u64 = field!(self.0, sock_socket);
+        field!(socket, socket_inode_number)
     }
 
     #[inline(always)]
@@ -159,7 +243,7 @@ impl Sock {
     /// The listener's queues and the settings of its namespace, at the SYN (stage 0) or at the last ACK (1).
     #[inline(always)]
     pub fn listen(self, stage: u8) -> Listen {
-        let net = self.net();
+        let net = follow!(self.0, sock_net);
         Listen {
             accept_len: field!(self.0, sock_ack_backlog),
             accept_max: field!(self.0, sock_max_ack_backlog),
@@ -185,81 +269,16 @@ impl Sock {
     pub fn young_requests(self) -> u32 {
         field!(self.0, icsk_queue_young)
     }
+}
 
-    /// Payload that arrived. The kernel counts the FIN's place in the sequence as well, and marks that it came.
-    ///
-    /// kernel: v5.10.. net/ipv4/tcp_input.c `tcp_rcv_nxt_update`, `tcp_fin`
-    #[inline(always)]
-    fn payload_received(self, flags: u64) -> u64 {
-        let counted: u64 = field!(self.0, tcp_bytes_received);
-        // 0 where this kernel's count is not known.
-        counted.saturating_sub(u64::from(flags & SOCK_DONE != 0))
-    }
-
-    /// What a socket had done, and why it ended, at its end, when it was in `old`. `sk_err` is set before the state changes.
-    ///
-    /// # Safety
-    /// `into` must be writable, and empty.
-    #[inline(always)]
-    pub unsafe fn sum_up(self, into: *mut Memory, old: u8) {
-        let bytes = (self.payload_received(field!(self.0, sock_flags)), field!(self.0, tcp_bytes_sent));
-        let error: i32 = field!(self.0, sock_err);
-        // SAFETY: by contract.
-        unsafe {
-            (*into).bytes_received = bytes.0;
-            (*into).bytes_sent = bytes.1;
-            (*into).error = error as u16;
-        }
-        // Most connections end in these two states without an error: nothing was tried in vain.
-        if error == 0 && (old == state::FIN_WAIT2 || old == state::LAST_ACK) {
-            return;
-        }
-        let user_timeout = field!(self.0, icsk_user_timeout);
-        let tried = (field!(self.0, icsk_retransmits), field!(self.0, icsk_probes_out));
-        // SAFETY: by contract.
-        unsafe {
-            (*into).user_timeout = user_timeout;
-            (*into).retransmits = tried.0;
-            (*into).probes = tried.1;
-        }
-    }
-
-    /// What tells acts apart on kernels that give no reason.
-    ///
-    /// # Safety
-    /// `into` must be writable.
-    #[inline(always)]
-    pub unsafe fn details(self, into: *mut Socket) {
-        let flags: u64 = field!(self.0, sock_flags);
-        let details = (
-            field!(self.0, tcp_linger2),
-            field!(self.0, sock_lingertime),
-            field!(self.0, tcp_snd_una),
-            field!(self.0, tcp_snd_nxt),
-            field!(self.0, tcp_rcv_nxt),
-            field!(self.0, tcp_copied_seq),
-        );
-        let prot: u64 = field!(self.0, sock_prot);
-        let used: u64 = at(field!(prot, proto_memory_allocated));
-        let max: u64 = at(u64::wrapping_add(field!(prot, proto_sysctl_mem), 2 * 8));
-        let bytes = (self.payload_received(flags), field!(self.0, tcp_bytes_sent));
-        // SAFETY: by contract.
-        unsafe {
-            (*into).flags = flags as u32;
-            (*into).linger2 = details.0;
-            (*into).lingertime = details.1;
-            (*into).snd_una = details.2;
-            (*into).snd_nxt = details.3;
-            (*into).rcv_nxt = details.4;
-            (*into).copied_seq = details.5;
-            (*into).shutdown = u32::from(self.shutdown());
-            (*into).memory_used = used as u32;
-            (*into).memory_max = max as u32;
-            (*into).pad = 0;
-            (*into).bytes_received = bytes.0;
-            (*into).bytes_sent = bytes.1;
-        }
-    }
+/// Payload that arrived. The kernel counts the FIN's place in the sequence as well, and marks that it came.
+///
+/// kernel: v5.10.. net/ipv4/tcp_input.c `tcp_rcv_nxt_update`, `tcp_fin`
+#[inline(always)]
+fn payload_received(tcp: impl Structure, flags: u64) -> u64 {
+    let counted: u64 = field!(tcp, tcp_bytes_received);
+    // 0 where this kernel's count is not known.
+    counted.saturating_sub(u64::from(flags & SOCK_DONE != 0))
 }
 
 /// Inode number of a network namespace by `struct net`.

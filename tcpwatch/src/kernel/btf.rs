@@ -132,6 +132,11 @@ impl Btf {
         self.index.get(&(KIND_FUNC, name.to_owned())).copied()
     }
 
+    /// The number of the type by which programs are attached to a tracepoint.
+    pub fn tracepoint_id(&self, name: &str) -> Option<u32> {
+        self.index.get(&(KIND_TYPEDEF, format!("btf_trace_{name}"))).copied()
+    }
+
     /// Follows typedefs and qualifiers.
     fn resolve(&self, mut id: u32) -> Option<Type> {
         for _ in 0..DEPTH {

@@ -31,6 +31,8 @@ impl Rung {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     RawTracepoint,
+    /// A tracepoint's program to which the verifier tells the types of its arguments: its readings are loads and no calls.
+    TypedTracepoint,
     Fentry,
     Fexit,
     Kprobe,
@@ -42,6 +44,13 @@ pub enum Part {
 pub struct Way {
     pub rung: Rung,
     pub parts: &'static [(Part, &'static str)],
+}
+
+impl Way {
+    /// Whether the kernel's own types are needed, and its word which arguments may be NULL.
+    fn is_typed(&self) -> bool {
+        self.parts.iter().any(|(part, _)| *part == Part::TypedTracepoint)
+    }
 }
 
 /// When a hook is wanted.
@@ -98,6 +107,12 @@ macro_rules! ways {
     (tracepoint $program:literal) => {
         &[Way { rung: Rung::Tracepoint, parts: &[(Part::RawTracepoint, $program)] }]
     };
+    (typed $name:literal) => {
+        &[
+            Way { rung: Rung::Tracepoint, parts: &[(Part::TypedTracepoint, concat!($name, "_typed"))] },
+            Way { rung: Rung::Tracepoint, parts: &[(Part::RawTracepoint, $name)] },
+        ]
+    };
     (entry $name:literal) => {
         &[
             Way { rung: Rung::Fentry, parts: &[(Part::Fentry, concat!($name, "_fentry"))] },
@@ -128,7 +143,7 @@ macro_rules! hooks {
 }
 
 hooks! {
-    INET_SOCK_SET_STATE When::Always, ways!(tracepoint "inet_sock_set_state"),
+    INET_SOCK_SET_STATE When::Always, ways!(typed "inet_sock_set_state"),
         "states, and who connected, listened or closed";
     TCP_DESTROY_SOCK When::Always, ways!(tracepoint "tcp_destroy_sock"),
         "when to forget a socket: an owner could be taken over by the next one at its address";
@@ -146,9 +161,9 @@ hooks! {
         "the owner of a descriptor that was passed on, until it is closed";
     TCP_RECVMSG When::Always, ways!(entry "tcp_recvmsg"),
         "the owner of a descriptor that was passed on, until it is closed";
-    SOCK_SEND_LENGTH When::Instead(id::TCP_SENDMSG), ways!(tracepoint "sock_send_length"),
+    SOCK_SEND_LENGTH When::Instead(id::TCP_SENDMSG), ways!(typed "sock_send_length"),
         "owners by their writes, where functions cannot be hooked";
-    SOCK_RECV_LENGTH When::Instead(id::TCP_RECVMSG), ways!(tracepoint "sock_recv_length"),
+    SOCK_RECV_LENGTH When::Instead(id::TCP_RECVMSG), ways!(typed "sock_recv_length"),
         "owners by their reads, where functions cannot be hooked";
     TCP_RCV_SPACE_ADJUST When::Instead(id::TCP_RECVMSG), ways!(tracepoint "tcp_rcv_space_adjust"),
         "owners by their reads, where functions cannot be hooked";
@@ -162,7 +177,7 @@ hooks! {
             Way { rung: Rung::Fentry, parts: &[(Part::Fexit, "inet_twsk_alloc_fexit")] },
             Way { rung: Rung::Kprobe, parts: &[(Part::Kprobe, "inet_twsk_alloc_kprobe")] },
         ], "sockets that are refused their TIME_WAIT slot (tw_overflow events)";
-    TCP_SEND_RESET When::Always, ways!(tracepoint "tcp_send_reset"),
+    TCP_SEND_RESET When::Always, ways!(typed "tcp_send_reset"),
         "RSTs that this host sends";
     TCP_V4_SEND_RESET When::ResetTracepointIncomplete, ways!(entry "tcp_v4_send_reset"),
         "IPv4: RSTs for closed ports, for vanished connections and in TIME_WAIT";
@@ -174,7 +189,7 @@ hooks! {
         "IPv6: RSTs that the firewall sends";
     TCP_RESET When::Always, ways!(entry "tcp_reset"),
         "sequence numbers of received RSTs";
-    TCP_RECEIVE_RESET When::Instead(id::TCP_RESET), ways!(tracepoint "tcp_receive_reset"),
+    TCP_RECEIVE_RESET When::Instead(id::TCP_RESET), ways!(typed "tcp_receive_reset"),
         "RSTs received";
     TCP_VALIDATE_INCOMING When::Always, &[
             Way { rung: Rung::Fentry, parts: &[(Part::Fexit, "tcp_validate_incoming_fexit")] },
@@ -239,7 +254,8 @@ pub fn page() -> String {
             When::Drops => "on request, or in place of hooks that are not granted".to_owned(),
             When::Module(module) => format!("when `{module}` is there"),
         };
-        let ways: Vec<&str> = hook.ways.iter().map(|way| way.rung.name()).collect();
+        let mut ways: Vec<&str> = hook.ways.iter().map(|way| way.rung.name()).collect();
+        ways.dedup();
         page.push_str(&format!("| `{}` | {when} | {} | {} |\n", hook.name(), ways.join(", "), hook.loses));
     }
     page
@@ -250,6 +266,13 @@ pub fn page() -> String {
 pub struct Granted {
     pub fentry: bool,
     pub kprobe: bool,
+    /// Tracepoints by their numbers in the kernel's own types.
+    pub typed: bool,
+    /// The verifier knows which arguments of typed tracepoints may be NULL (since 6.13). Without that it takes them for sound from 6.2
+    /// on, drops the program's own question, and a load from NULL ends the host.
+    ///
+    /// kernel: v6.13.. kernel/bpf/btf.c `raw_tp_null_args`
+    pub null: bool,
 }
 
 impl Granted {
@@ -273,7 +296,11 @@ pub struct Plan<'a> {
 impl Plan<'_> {
     /// Ways that can work for a hook on this kernel, best first.
     pub fn ways(&self, hook: &'static Hook) -> impl Iterator<Item = &'static Way> {
-        hook.ways.iter().filter(move |way| self.granted.allows(way.rung) && self.kernel_has(hook, way))
+        hook.ways.iter().filter(move |way| {
+            self.granted.allows(way.rung)
+                && self.kernel_has(hook, way)
+                && (!way.is_typed() || self.types_tell(hook))
+        })
     }
 
     /// Whether a hook is known to be there and this host grants a way to it: if it is not attached all the same, something
@@ -281,6 +308,15 @@ impl Plan<'_> {
     pub fn owes(&self, hook: &'static Hook) -> bool {
         let mut ways = self.ways(hook);
         ways.any(|way| way.rung != Rung::Kprobe || self.shape.functions.contains_key(hook.name()))
+    }
+
+    /// Whether a program that trusts the types of a tracepoint's arguments can do so.
+    fn types_tell(&self, hook: &Hook) -> bool {
+        let numbered = self.shape.numbers.tracepoints.iter().any(|(name, _)| *name == hook.name());
+        // The one among them that has a socket that is NULL at times: since it fires without a socket too.
+        let sound =
+            hook.id != id::TCP_SEND_RESET || !self.shape.reset_tracepoint_complete() || self.granted.null;
+        self.granted.typed && numbered && sound
     }
 
     fn kernel_has(&self, hook: &Hook, way: &Way) -> bool {

@@ -66,8 +66,20 @@ fn names(btf: &Btf) -> ReasonNames {
     ReasonNames::new(btf.enum_values(ENUMS[0]), btf.enum_values(ENUMS[1]))
 }
 
-fn numbers(btf: &Btf) -> Vec<(&'static str, u32)> {
-    hook::ALL.iter().filter_map(|(_, name)| Some((*name, btf.function_id(name)?))).collect()
+fn numbers(btf: &Btf) -> Numbers {
+    let of = |number: &dyn Fn(&str) -> Option<u32>| {
+        hook::ALL.iter().filter_map(|(_, name)| Some((*name, number(name)?))).collect()
+    };
+    Numbers { functions: of(&|name| btf.function_id(name)), tracepoints: of(&|name| btf.tracepoint_id(name)) }
+}
+
+/// By which numbers hooks are found in the types that the kernel itself shows.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    /// Of the hooked functions, for trampolines.
+    pub functions: Vec<(&'static str, u32)>,
+    /// Of the hooked tracepoints, for programs that know the types of their arguments.
+    pub tracepoints: Vec<(&'static str, u32)>,
 }
 
 /// What the programs and the names need to know.
@@ -75,8 +87,7 @@ pub struct Shape {
     pub offsets: Offsets,
     /// Argument counts of the hooked functions that the kernel's types know.
     pub functions: HashMap<&'static str, u32>,
-    /// Numbers of the hooked functions in the types that the kernel itself shows, by which trampolines find them.
-    pub numbers: Vec<(&'static str, u32)>,
+    pub numbers: Numbers,
     /// Argument counts of the hooked tracepoints.
     pub tracepoints: HashMap<&'static str, u32>,
     /// `enum sk_rst_reason` (since 6.10) and `enum skb_drop_reason` (since 5.17).
@@ -91,10 +102,10 @@ impl Shape {
         let system = Path::new(SYSTEM_BTF);
         let Some(path) = path else { return Self::parse(read(system)?).with_context(|| unusable(system)) };
         let mut shape = Self::parse(read(path)?).with_context(|| unusable(path))?;
-        // A file may number them otherwise. Where the kernel shows nothing it has no trampolines either.
+        // A file may number them otherwise. Where the kernel shows nothing it attaches nothing by numbers either.
         shape.numbers = match Bytes::of_kernel(system) {
             Ok(data) => numbers(&types(data).with_context(|| unusable(system))?),
-            Err(_) => Vec::new(),
+            Err(_) => Numbers::default(),
         };
         Ok(shape)
     }

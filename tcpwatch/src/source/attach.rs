@@ -3,8 +3,9 @@
 use super::object;
 use super::types::numbered;
 use crate::kernel::hooks::{Granted, Part, Rung, Way};
+use crate::kernel::shape::Numbers;
 use anyhow::{Context, Result, bail};
-use aya::programs::{FEntry, FExit, KProbe, Program, ProgramError, ProgramFd, RawTracePoint};
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, ProgramFd, RawTracePoint};
 use aya::{Btf, EbpfLoader};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::any::Any;
@@ -16,6 +17,9 @@ use std::os::fd::{AsFd, AsRawFd};
 const PROBED: &str = "tcp_reset";
 const PROBED_FENTRY: &str = "probe_fentry";
 const PROBED_KPROBE: &str = "probe_kprobe";
+/// A tracepoint with an argument that may be NULL.
+const PROBED_TRACEPOINT: &str = "tcp_send_reset";
+const PROBED_NULL: &str = "probe_null";
 
 /// Loaded programs by their names.
 pub(super) type Programs<'a> = HashMap<&'a str, &'a mut Program>;
@@ -50,39 +54,49 @@ pub(super) fn loader<'a>() -> EbpfLoader<'a> {
     loader
 }
 
-/// Finds out by attaching two empty programs what this kernel and these privileges allow. The reasons come along: they are
-/// what the user wants to know when something is missing. And the types that trampolines are attached by, where they are granted.
-pub(super) fn probe(functions: &[(&str, u32)]) -> (Granted, Vec<(Rung, String)>, Option<Btf>) {
+/// Finds out by attaching empty programs what this kernel and these privileges allow, of one rung for functions alone where that is
+/// asked for. The reasons come along: they are what the user wants to know when something is missing. And the types by which
+/// trampolines and typed tracepoints are attached.
+pub(super) fn probe(numbers: &Numbers, only: Option<Rung>) -> (Granted, Vec<(Rung, String)>, Option<Btf>) {
     let mut granted = Granted::default();
     let mut refused = Vec::new();
+    let wants = |rung| only.is_none_or(|only| only == rung);
     let mut ebpf = match loader().load(object::PROBE) {
         Ok(ebpf) => ebpf,
         Err(error) => {
             let why = format!("{:#}", anyhow::Error::from(error));
-            return (granted, vec![(Rung::Fentry, why.clone()), (Rung::Kprobe, why)], None);
+            let rungs = [Rung::Fentry, Rung::Kprobe].into_iter().filter(|rung| wants(*rung));
+            return (granted, rungs.map(|rung| (rung, why.clone())).collect(), None);
         }
     };
     let mut programs: Programs<'_> = ebpf.programs_mut().collect();
-    let mut types = None;
-    let fentry = refuses_trampolines(&mut programs).map_or_else(
-        || {
-            types = numbered(functions);
-            attach_part(&mut programs, Part::Fentry, PROBED_FENTRY, PROBED, types.as_ref())
-        },
-        Err,
-    );
-    match fentry {
-        Ok(_) => granted.fentry = true,
-        Err(error) => {
-            refused.push((Rung::Fentry, short(&error)));
-            // Megabytes that nobody asks for any more.
-            types = None;
+    let trampolines = wants(Rung::Fentry).then(|| refuses_trampolines(&mut programs));
+    let functions: &[_] = if matches!(trampolines, Some(None)) { &numbers.functions } else { &[] };
+    // Who wants breakpoints alone wants what a host without types of its own grants.
+    let typed = only != Some(Rung::Kprobe);
+    let tracepoints: &[_] = if typed { &numbers.tracepoints } else { &[] };
+    let types = numbered(functions, tracepoints);
+    if let Some(refuses) = trampolines {
+        let attached = refuses.map_or_else(
+            || attach_part(&mut programs, Part::Fentry, PROBED_FENTRY, PROBED, types.as_ref()),
+            Err,
+        );
+        match attached {
+            Ok(_) => granted.fentry = true,
+            Err(error) => refused.push((Rung::Fentry, short(&error))),
         }
     }
-    match attach_part(&mut programs, Part::Kprobe, PROBED_KPROBE, PROBED, None) {
-        Ok(_) => granted.kprobe = true,
-        Err(error) => refused.push((Rung::Kprobe, short(&error))),
+    if wants(Rung::Kprobe) {
+        match attach_part(&mut programs, Part::Kprobe, PROBED_KPROBE, PROBED, None) {
+            Ok(_) => granted.kprobe = true,
+            Err(error) => refused.push((Rung::Kprobe, short(&error))),
+        }
     }
+    granted.typed = !tracepoints.is_empty();
+    // It reads from the argument without asking whether it is there: a verifier that knows better refuses that.
+    granted.null = granted.typed
+        && load(&mut programs, Part::TypedTracepoint, PROBED_NULL, PROBED_TRACEPOINT, types.as_ref())
+            .is_err();
     (granted, refused, types)
 }
 
@@ -90,7 +104,7 @@ pub(super) fn probe(functions: &[(&str, u32)]) -> (Granted, Vec<(Rung, String)>,
 /// give the function its number take a tenth of the start.
 fn refuses_trampolines(programs: &mut Programs<'_>) -> Option<anyhow::Error> {
     // Number 1 is a function in no kernel: the first type is an integer.
-    let types = numbered(&[(PROBED, 1)]);
+    let types = numbered(&[(PROBED, 1)], &[]);
     let error = attach_part(programs, Part::Fentry, PROBED_FENTRY, PROBED, types.as_ref()).err()?;
     let is_refusal = error.chain().any(|cause| match cause.downcast_ref::<ProgramError>() {
         Some(ProgramError::LoadError { io_error, .. }) => io_error.kind() == io::ErrorKind::PermissionDenied,
@@ -136,18 +150,20 @@ pub(super) fn attach(
     Ok(all)
 }
 
-fn attach_part(
-    programs: &mut Programs<'_>,
+/// Has the kernel verify a program.
+fn load<'p>(
+    programs: &'p mut Programs<'_>,
     part: Part,
     name: &str,
     function: &str,
     btf: Option<&Btf>,
-) -> Result<Attached> {
+) -> Result<&'p mut Program> {
     let types = || btf.context("this kernel shows no types of its own");
     let program = programs.get_mut(name).with_context(|| format!("there is no program `{name}`"))?;
     let program = &mut **program;
     match part {
         Part::RawTracepoint => <&mut RawTracePoint>::try_from(&mut *program)?.load()?,
+        Part::TypedTracepoint => <&mut BtfTracePoint>::try_from(&mut *program)?.load(function, types()?)?,
         Part::Fentry => <&mut FEntry>::try_from(&mut *program)?.load(function, types()?)?,
         Part::Fexit => <&mut FExit>::try_from(&mut *program)?.load(function, types()?)?,
         Part::Kprobe | Part::Kretprobe => match <&mut KProbe>::try_from(&mut *program)?.load() {
@@ -156,10 +172,27 @@ fn attach_part(
             Err(error) => bail!(error),
         },
     }
+    Ok(program)
+}
+
+fn attach_part(
+    programs: &mut Programs<'_>,
+    part: Part,
+    name: &str,
+    function: &str,
+    btf: Option<&Btf>,
+) -> Result<Attached> {
+    let program = load(programs, part, name, function, btf)?;
     if debug() {
         tell_cost(program, name);
     }
     match part {
+        Part::TypedTracepoint => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            let link = program.attach()?;
+            let link = program.take_link(link)?;
+            Attached::new(program.fd()?, link)
+        }
         Part::RawTracepoint => {
             let program: &mut RawTracePoint = program.try_into()?;
             let link = program.attach(function)?;
@@ -205,6 +238,7 @@ fn unload(programs: &mut Programs<'_>, part: Part, name: &str) {
     // missing, so it only costs time.
     let _ = match part {
         Part::RawTracepoint => <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::unload),
+        Part::TypedTracepoint => <&mut BtfTracePoint>::try_from(program).and_then(BtfTracePoint::unload),
         Part::Fentry => <&mut FEntry>::try_from(program).and_then(FEntry::unload),
         Part::Fexit => <&mut FExit>::try_from(program).and_then(FExit::unload),
         Part::Kprobe | Part::Kretprobe => <&mut KProbe>::try_from(program).and_then(KProbe::unload),

@@ -124,15 +124,7 @@ impl Live {
     /// Loads and attaches. Fails only if nothing could be told at all; what is missing is in [`Self::status`].
     pub fn start(shape: &Shape, settings: &Settings) -> Result<Self> {
         raise_memlock();
-        let (mut granted, refused, types) = match settings.only {
-            Some(Rung::Tracepoint) => (Granted::default(), Vec::new(), None),
-            _ => probe(&shape.numbers),
-        };
-        if let Some(only) = settings.only {
-            granted.fentry &= only == Rung::Fentry;
-            granted.kprobe &= only == Rung::Kprobe;
-        }
-        let types = types.filter(|_| granted.fentry);
+        let (granted, refused, types) = probe(&shape.numbers, settings.only);
         let plan = Plan { shape, granted, deliver: settings.deliver };
         let sizes = Sizes {
             // Up to half of its places are held without loss.
@@ -490,7 +482,7 @@ impl Sizes {
 fn frames_wanted(settings: &Settings, granted: Granted) -> usize {
     match granted {
         _ if settings.stacks => FRAMES,
-        Granted { fentry: false, kprobe: true } => 20,
+        Granted { fentry: false, kprobe: true, .. } => 20,
         _ => 12,
     }
 }

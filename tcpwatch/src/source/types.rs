@@ -1,27 +1,45 @@
-//! The kernel's types as the loader wants them: with nothing but the numbers of some functions.
+//! The kernel's types as the loader wants them: with nothing but the numbers of some functions and tracepoints.
 //!
-//! A trampoline is attached by the number that the kernel's types give its function. Who asks for that number wants a whole set
-//! of types, of which a kernel has more than 100,000: here all but the functions are empty. Put together, because to have aya
-//! parse as many takes it a third of the start.
+//! A trampoline is attached by the number that the kernel's types give its function, a typed tracepoint by that of its prototype. Who
+//! asks for that number wants a whole set of types, of which a kernel has more than 100,000: here all but those are empty. Put
+//! together, because to have aya parse as many takes it a third of the start.
 
-use aya::Btf;
-use aya_obj::btf::{BtfType, Func, FuncLinkage};
+use aya::{Btf, Endianness};
 
-/// Types in which each function has its number; `None` without functions.
-pub(super) fn numbered(functions: &[(&str, u32)]) -> Option<Btf> {
-    let mut functions = functions.to_vec();
-    functions.sort_unstable_by_key(|(_, number)| *number);
-    let mut types = Btf::new();
-    // The number 0 is taken.
-    let mut next = 1;
-    for (name, number) in &functions {
-        while next < *number {
-            next = types.add_type(BtfType::Unknown) + 1;
-        }
-        let name = types.add_string(name);
-        next = types.add_type(BtfType::Func(Func::new(name, 0, FuncLinkage::Static))) + 1;
+/// kernel: v5.10.. include/uapi/linux/btf.h `struct btf_header`, `struct btf_type`, `BTF_INFO_KIND`
+const MAGIC: u16 = 0xeb9f;
+const VERSION: u8 = 1;
+const HEADER_BYTES: u32 = 24;
+const KIND_TYPEDEF: u32 = 8 << 24;
+const KIND_FUNC: u32 = 12 << 24;
+/// A type of no kind.
+const EMPTY: [u32; 3] = [0; 3];
+
+/// Types in which each function and tracepoint has its number; `None` without any.
+pub(super) fn numbered(functions: &[(&str, u32)], tracepoints: &[(&str, u32)]) -> Option<Btf> {
+    let functions = functions.iter().map(|(name, number)| (*number, KIND_FUNC, (*name).to_owned()));
+    let tracepoints =
+        tracepoints.iter().map(|(name, number)| (*number, KIND_TYPEDEF, format!("btf_trace_{name}")));
+    let mut all: Vec<_> = functions.chain(tracepoints).collect();
+    all.sort_unstable();
+    let mut strings = vec![0];
+    let mut types: Vec<[u32; 3]> = Vec::with_capacity(all.last()?.0 as usize);
+    for (number, kind, name) in all {
+        // The number 0 is taken.
+        types.resize((number as usize).checked_sub(1)?, EMPTY);
+        types.push([u32::try_from(strings.len()).ok()?, kind, 0]);
+        strings.extend(name.into_bytes());
+        strings.push(0);
     }
-    (!functions.is_empty()).then_some(types)
+    let types_bytes = u32::try_from(types.len() * size_of::<[u32; 3]>()).ok()?;
+    let strings_bytes = u32::try_from(strings.len()).ok()?;
+    let words = [HEADER_BYTES, 0, types_bytes, types_bytes, strings_bytes];
+    let mut bytes = Vec::with_capacity((HEADER_BYTES + types_bytes + strings_bytes) as usize);
+    bytes.extend(MAGIC.to_ne_bytes());
+    bytes.extend([VERSION, 0]);
+    bytes.extend(words.iter().chain(types.as_flattened()).flat_map(|word| word.to_ne_bytes()));
+    bytes.extend(strings);
+    Btf::parse(&bytes, Endianness::default()).ok()
 }
 
 #[cfg(test)]
@@ -30,17 +48,22 @@ mod tests {
     use aya_obj::btf::BtfKind;
 
     #[test]
-    fn each_function_keeps_its_number() {
+    fn functions_and_tracepoints_keep_their_numbers() {
         let functions = [("tcp_reset", 70_000), ("tcp_v4_rcv", 3), ("first", 1), ("inet_csk_accept", 69_999)];
-        let types = numbered(&functions).unwrap();
+        let tracepoints = [("tcp_send_reset", 7), ("inet_sock_set_state", 70_001)];
+        let types = numbered(&functions, &tracepoints).unwrap();
         for (name, number) in functions {
             assert_eq!(types.id_by_type_name_kind(name, BtfKind::Func).unwrap(), number, "{name}");
+        }
+        for (name, number) in tracepoints {
+            let name = format!("btf_trace_{name}");
+            assert_eq!(types.id_by_type_name_kind(&name, BtfKind::Typedef).unwrap(), number, "{name}");
         }
         assert!(types.id_by_type_name_kind("tcp_v6_rcv", BtfKind::Func).is_err());
     }
 
     #[test]
-    fn without_functions_there_are_none() {
-        assert!(numbered(&[]).is_none());
+    fn without_any_there_are_no_types() {
+        assert!(numbered(&[], &[]).is_none());
     }
 }
