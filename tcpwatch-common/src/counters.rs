@@ -75,6 +75,10 @@ pub struct TableCounters {
     pub dead_chunk: u32,
     /// Entries that it has left there.
     pub dead_left: u32,
+    /// The tick in which the entries began that the last piece taken by this CPU had, plus 1: what is older was written over. 0 as long
+    /// as nothing was.
+    pub dead_since: u32,
+    pub pad: u32,
 }
 
 impl TableCounters {

@@ -24,7 +24,7 @@ sizes! {
     owner::PortOwner = 72;
     counters::HookCounters = 40;
     counters::NetnsCounters = 32;
-    counters::TableCounters = 48;
+    counters::TableCounters = 56;
     filter::Test = 40;
     filter::Expression = 3364;
     filter::Filter = 3384;

@@ -115,9 +115,15 @@ impl Chunk {
     /// Whether what a key led to has made room since, or is about to.
     #[inline(always)]
     pub const fn is_newer_than(&self, key: u64) -> bool {
-        let since = (self.since as u64).wrapping_sub(1);
-        (key >> (HASH_BITS + AT_BITS)).wrapping_sub(since) & TICK > TICK / 2
+        is_before(key, self.since)
     }
+}
+
+/// Whether a key was made before a tick, given plus 1 as [`Chunk::since`] is.
+#[inline(always)]
+pub const fn is_before(key: u64, since: u32) -> bool {
+    let since = (since as u64).wrapping_sub(1);
+    (key >> (HASH_BITS + AT_BITS)).wrapping_sub(since) & TICK > TICK / 2
 }
 
 /// All ones if the highest bit is set, else 0.

@@ -2,7 +2,7 @@
 
 use crate::kernel::field::{Structure, Typed, at};
 use crate::kernel::sock::Sock;
-use crate::maps::{CALLS, NUMBERS};
+use crate::maps::CALLS;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::programs::{
     BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
@@ -78,40 +78,27 @@ impl Hooked for RawTracePointContext {
 }
 
 /// A tracepoint whose arguments the verifier knows the types of.
-pub struct TypedTracepoint {
-    pub context: BtfTracePointContext,
-    pub hook: u8,
-}
+pub struct TypedTracepoint(pub BtfTracePointContext);
 
 impl Hooked for TypedTracepoint {
     type Structure = Typed;
 
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
-        number(self.context.as_ptr(), n)
+        number(self.0.as_ptr(), n)
     }
     #[inline(always)]
     fn number(&self, n: usize) -> u64 {
         self.raw(n)
     }
-    /// The pointer comes back from a map as a number. (A place of the hook's own: the kernel does not enter a program that is at work
-    /// on this CPU.)
     #[inline(always)]
     fn sock(&self, n: usize) -> Sock<Typed> {
-        let pointer = self.raw(n);
-        let address = NUMBERS.get_ptr_mut(u32::from(self.hook)).map_or(0, |slot| {
-            // SAFETY: a per-CPU map value. Volatile, so that it goes there and back.
-            unsafe {
-                slot.write_volatile(pointer);
-                slot.read_volatile()
-            }
-        });
-        // SAFETY: loaded from the context.
-        Sock(unsafe { Typed::new(pointer, address) })
+        // SAFETY: a pointer loaded from the context.
+        Sock(unsafe { Typed::new(self.raw(n)) })
     }
     #[inline(always)]
     fn context(&self) -> *mut c_void {
-        self.context.as_ptr()
+        self.0.as_ptr()
     }
 }
 
@@ -120,7 +107,7 @@ impl TypedTracepoint {
     #[inline(always)]
     fn raw(&self, n: usize) -> u64 {
         // SAFETY: the arguments of the tracepoint, each a word. The verifier refuses one that it does not have.
-        unsafe { self.context.as_ptr().cast::<u64>().add(n).read_volatile() }
+        unsafe { self.0.as_ptr().cast::<u64>().add(n).read_volatile() }
     }
 }
 

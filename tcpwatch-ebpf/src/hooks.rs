@@ -88,14 +88,14 @@ macro_rules! exit {
 pub(crate) use exit;
 
 /// A raw tracepoint: `tracepoint!(handler, program)`. For what runs often also a program that knows the types of its arguments, which
-/// costs less and which not every kernel grants: `tracepoint!(handler, hook, program, typed program)`.
+/// costs less and which not every kernel grants: `tracepoint!(handler, program, typed program)`.
 macro_rules! tracepoint {
-    ($handle:path, $hook:expr, $program:ident, $typed:ident) => {
+    ($handle:path, $program:ident, $typed:ident) => {
         $crate::hooks::tracepoint!($handle, $program);
 
         #[aya_ebpf::macros::btf_tracepoint]
         pub fn $typed(context: aya_ebpf::programs::BtfTracePointContext) -> i32 {
-            let _ = $handle(&$crate::context::TypedTracepoint { context, hook: $hook });
+            let _ = $handle(&$crate::context::TypedTracepoint(context));
             0
         }
     };

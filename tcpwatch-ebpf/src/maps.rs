@@ -83,10 +83,6 @@ pub static STACKS: UserStacks = UserStacks::with_max_entries(4096);
 #[map]
 pub static SEEDS: HashMap<u64, Owner> = HashMap::with_max_entries(1024, 0);
 
-/// Pointers on their way to being numbers, a place per hook.
-#[map]
-pub static NUMBERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(hook::COUNT as u32, 0);
-
 /// The event at hand, a place per hook.
 #[map]
 pub static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(hook::COUNT as u32, 0);

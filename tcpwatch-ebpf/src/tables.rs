@@ -13,7 +13,8 @@ use tcpwatch_common::counters::TableCounters;
 use tcpwatch_common::flow::Flow;
 use tcpwatch_common::owner::{Life, Memory};
 use tcpwatch_common::table::{
-    self, CHUNK, DeadLine, Grave, HASH, at_of_key, key_of_dead, oldest, place, set_of_flow, sets_of_socket,
+    self, CHUNK, DeadLine, Grave, HASH, at_of_key, is_before, key_of_dead, oldest, place, set_of_flow,
+    sets_of_socket,
 };
 
 /// Pieces of the log that a CPU looks at before it gives up.
@@ -331,7 +332,9 @@ pub unsafe fn bury(memory: *const Memory, flow: &Flow, plot: Plot, now: u64) -> 
         let key = key(plot.line, way);
         let old = key.read_volatile();
         key.write_volatile(key_of_dead(plot.hash, at, tick));
-        if old == 0 {
+        // Most of what makes room in the index was written over in the log long ago: nothing is to be noted there, and nobody waits
+        // for that memory.
+        if old == 0 || ((*row).dead_since != 0 && is_before(old, (*row).dead_since)) {
             return Some(());
         }
         let chunk = DEAD_CHUNKS.get_ptr_mut(at_of_key(old) / CHUNK)?;
@@ -374,6 +377,7 @@ unsafe fn next_chunk(row: *mut TableCounters, tick: u64) -> bool {
                 let forgotten = CHUNK.saturating_sub((*chunk).gone);
                 (*row).dead_forgotten += u64::from((*chunk).since != 0) * u64::from(forgotten);
                 (*chunk).gone = 0;
+                (*row).dead_since = (*chunk).since;
                 (*chunk).since = tick as u32 + 1;
                 (*row).dead_chunk = number;
                 (*row).dead_left = CHUNK;

@@ -19,7 +19,7 @@ use tcpwatch_common::state::{
     CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT,
 };
 
-tracepoint!(handle, hook::INET_SOCK_SET_STATE, inet_sock_set_state, inet_sock_set_state_typed);
+tracepoint!(handle, inet_sock_set_state, inet_sock_set_state_typed);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {

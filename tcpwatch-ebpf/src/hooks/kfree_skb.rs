@@ -23,6 +23,10 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let skb = Skb(context.arg(0));
     let reason = if config!(drop_has_reason) == 1 { Some(context.arg(2) as u32) } else { None };
     let sock = if config!(drop_has_socket) == 1 { Sock(context.arg(3)) } else { Sock(0) };
+    if config!(deliver) & deliver::DROP == 0 && !sock.exists() {
+        // Nobody's segment, as most are that the host drops in the normal course of things.
+        return None;
+    }
     let segment = skb.segment()?;
     let state = if sock.exists() { sock.state() } else { 0 };
     let overflow =

@@ -8,10 +8,10 @@ use crate::context::Hooked;
 use crate::kernel::field::field;
 use crate::kernel::sock::Sock;
 use crate::owners;
-use tcpwatch_common::{hook, state};
+use tcpwatch_common::state;
 
-tracepoint!(sent, hook::SOCK_SEND_LENGTH, sock_send_length, sock_send_length_typed);
-tracepoint!(received, hook::SOCK_RECV_LENGTH, sock_recv_length, sock_recv_length_typed);
+tracepoint!(sent, sock_send_length, sock_send_length_typed);
+tracepoint!(received, sock_recv_length, sock_recv_length_typed);
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;

@@ -8,7 +8,7 @@ use crate::context::Hooked;
 use crate::hooks::tcp_reset::received;
 use tcpwatch_common::hook;
 
-tracepoint!(handle, hook::TCP_RECEIVE_RESET, tcp_receive_reset, tcp_receive_reset_typed);
+tracepoint!(handle, tcp_receive_reset, tcp_receive_reset_typed);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {

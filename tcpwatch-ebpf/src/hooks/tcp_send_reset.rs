@@ -17,7 +17,7 @@ use tcpwatch_common::owner::end;
 use tcpwatch_common::record::{flag, kind};
 use tcpwatch_common::{hook, state};
 
-tracepoint!(handle, hook::TCP_SEND_RESET, tcp_send_reset, tcp_send_reset_typed);
+tracepoint!(handle, tcp_send_reset, tcp_send_reset_typed);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {

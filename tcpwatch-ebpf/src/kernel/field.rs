@@ -1,6 +1,7 @@
 //! One field of a kernel structure.
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
+use core::arch::asm;
 use core::hint::black_box;
 use core::mem::MaybeUninit;
 use tcpwatch_common::offsets::ABSENT;
@@ -100,16 +101,26 @@ impl Structure for u64 {
 pub struct Typed {
     /// To Rust a number. No arithmetic but the addition of a constant is allowed with it.
     pointer: u64,
-    /// The same as a number that may be reckoned with; 0 for what another structure pointed to.
+    /// The same as a number that may be reckoned with.
     address: u64,
+}
+
+/// A pointer as a number. What has been negated is no pointer to the verifier any more; who has the right to load these programs may
+/// know addresses.
+#[inline(always)]
+fn number(pointer: u64) -> u64 {
+    let mut number = pointer;
+    // SAFETY: negates a register twice. In assembler, or the compiler would leave it out.
+    unsafe { asm!("{0} = -{0}", "{0} = -{0}", inout(reg) number, options(pure, nomem, nostack)) };
+    number
 }
 
 impl Typed {
     /// # Safety
     /// To the verifier `pointer` must be a pointer to a kernel structure.
     #[inline(always)]
-    pub unsafe fn new(pointer: u64, address: u64) -> Self {
-        Self { pointer, address }
+    pub unsafe fn new(pointer: u64) -> Self {
+        Self { pointer, address: number(pointer) }
     }
 }
 
@@ -151,7 +162,8 @@ impl Structure for Typed {
 
     #[inline(always)]
     fn follow(self, offset: u32) -> Self {
-        Self { pointer: self.read(offset), address: 0 }
+        // SAFETY: a pointer in the kernel's types.
+        unsafe { Self::new(self.read(offset)) }
     }
 
     #[inline(always)]
