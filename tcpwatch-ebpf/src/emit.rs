@@ -222,15 +222,16 @@ fn deliver<S: Structure>(context: *mut c_void, event: &Event, sock: Sock<S>) {
     let full = Sock::is_full(event.state);
     let sample = config!(storm) != 0 && storms::fate(event) == storms::SAMPLE;
     let wanted = config!(frames).min(FRAMES as u32) * 8;
+    let (stacks, tcp_state) = (config!(stacks) != 0, config!(reset_tcp_state));
     let record = entry.as_mut_ptr();
     // SAFETY: reserved memory of the right size and alignment; every field is written before it is submitted.
     unsafe {
         fill(record, event, sock, event.flags | (*found).flags | bit(sample, flag::SAMPLE), full, found);
         // What not every event has comes last: after a branch the verifier walks everything twice.
         (*record).frames = 0;
-        if config!(stacks) == 0 && event.kind == kind::RST_SENT && event.state == state::CLOSE {
+        if !stacks && event.kind == kind::RST_SENT && event.state == state::CLOSE {
             let lingers = closes_lingering(
-                config!(reset_tcp_state),
+                tcp_state,
                 (*record).reason,
                 (*record).flags,
                 &(*record).socket,
@@ -239,7 +240,7 @@ fn deliver<S: Structure>(context: *mut c_void, event: &Event, sock: Sock<S>) {
             (*record).flags |= bit(lingers, flag::LINGERED);
         }
         let told = tells_caller(event.kind, event.state) || (*record).flags & flag::LINGERED != 0;
-        if config!(stacks) != 0 || !told {
+        if stacks || !told {
             // The most expensive call of all.
             let bytes = bpf_get_stack(context, (&raw mut (*record).stack).cast(), wanted, 0);
             (*record).frames = if bytes > 0 { (bytes as u64 / 8) as u32 } else { 0 };

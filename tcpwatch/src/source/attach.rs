@@ -93,11 +93,17 @@ pub(super) fn probe(numbers: &Numbers, only: Option<Rung>) -> (Granted, Vec<(Run
         }
     }
     granted.typed = !tracepoints.is_empty();
-    // It reads from the argument without asking whether it is there: a verifier that knows better refuses that.
-    granted.null = granted.typed
-        && load(&mut programs, Part::TypedTracepoint, PROBED_NULL, PROBED_TRACEPOINT, types.as_ref())
-            .is_err();
+    granted.null = granted.typed && knows_null(&mut programs, types.as_ref());
     (granted, refused, types)
+}
+
+/// Whether the verifier knows which arguments of a tracepoint may be NULL: then it refuses a program that reads from one without having
+/// asked whether it is there, for this reason and no other.
+fn knows_null(programs: &mut Programs<'_>, types: Option<&Btf>) -> bool {
+    match load(programs, Part::TypedTracepoint, PROBED_NULL, PROBED_TRACEPOINT, types) {
+        Ok(_) => false,
+        Err(error) => verifier_log(&error).is_some_and(|log| log.contains("or_null")),
+    }
 }
 
 /// The error, where the kernel refuses a trampoline before it looks which function it is for. To ask costs nothing; the types that
