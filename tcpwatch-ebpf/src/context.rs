@@ -93,7 +93,7 @@ impl Hooked for TypedTracepoint {
     }
     #[inline(always)]
     fn sock(&self, n: usize) -> Sock<Typed> {
-        // SAFETY: a pointer loaded from the context.
+        // SAFETY: loaded from the context; whether it is sound the tracepoint's file says.
         Sock(unsafe { Typed::new(self.raw(n)) })
     }
     #[inline(always)]

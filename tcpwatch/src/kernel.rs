@@ -11,3 +11,30 @@ pub mod symbols;
 pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
+
+/// Whether a release is at least this version. One that cannot be read is not.
+pub fn is_since(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= version,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_numbers() {
+        assert!(
+            is_since("6.13.0-rc4", (6, 13))
+                && is_since("6.18.44-fc-v669", (6, 13))
+                && is_since("7.2", (6, 13))
+        );
+        assert!(
+            !is_since("6.9.1", (6, 13)) && !is_since("5.14.0-503.el9", (6, 13)) && !is_since("6.x", (6, 13))
+        );
+        assert!(!is_since("", (0, 0)));
+    }
+}

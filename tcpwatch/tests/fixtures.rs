@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tcpwatch::diagnose::words::{Dictionary, NO_REASONS};
-use tcpwatch::kernel::hooks::{Granted, HOOKS, Plan, Rung, When};
+use tcpwatch::kernel::hooks::{Granted, HOOKS, Part, Plan, Rung, When, find};
 use tcpwatch::kernel::names::ReasonNames;
 use tcpwatch::kernel::shape::{self, SYSTEM_BTF, Shape};
 use tcpwatch_common::config::deliver;
+use tcpwatch_common::hook;
 use tcpwatch_common::offsets::{ABSENT, Offsets};
 
 /// Types of one release.
@@ -284,6 +285,26 @@ fn reducing_loses_nothing_that_is_asked_for() {
     assert_eq!(small.functions, full.functions);
     assert_eq!(small.tracepoints, full.tracepoints);
     assert_eq!(small.reasons, full.reasons);
+}
+
+/// A program that trusts the types of its arguments goes where the kernel numbers its tracepoints, and where a socket may be NULL only
+/// where the verifier knows that; the raw one always stands behind it.
+#[test]
+fn typed_tracepoints_come_first_where_they_can_be_trusted() {
+    for kernel in kernels() {
+        let shape = kernel.shape();
+        let parts = |id, typed, null| -> Vec<Part> {
+            let granted = Granted { typed, null, ..Granted::default() };
+            let plan = Plan { shape: &shape, granted, deliver: deliver::RST };
+            plan.ways(find(id).unwrap()).map(|way| way.parts[0].0).collect()
+        };
+        let (raw, both) = (vec![Part::RawTracepoint], vec![Part::TypedTracepoint, Part::RawTracepoint]);
+        assert_eq!(parts(hook::INET_SOCK_SET_STATE, false, false), raw, "{}", kernel.release);
+        assert_eq!(parts(hook::INET_SOCK_SET_STATE, true, false), both, "{}", kernel.release);
+        let doubtful = if shape.reset_tracepoint_complete() { &raw } else { &both };
+        assert_eq!(&parts(hook::TCP_SEND_RESET, true, false), doubtful, "{}", kernel.release);
+        assert_eq!(parts(hook::TCP_SEND_RESET, true, true), both, "{}", kernel.release);
+    }
 }
 
 /// Every question that anything asks of a blob.

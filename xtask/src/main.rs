@@ -13,6 +13,7 @@ mod cost;
 mod dist;
 mod docs;
 mod fixtures;
+mod fuzz;
 mod protos;
 mod repo;
 mod run;
@@ -66,6 +67,8 @@ enum Verb {
     },
     /// Record the types of real kernels, for tests that need none
     Fixtures(fixtures::Args),
+    /// Feed what tcpwatch reads from others to it, changed by a fuzzer that follows coverage
+    Fuzz(fuzz::Args),
     /// Compare the prototypes above the hooks with those of the recorded kernels
     Protos,
     /// Check the house rules that no compiler checks
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Verb::Docs => docs::main(),
         Verb::Chart { write } => chart::main(write),
         Verb::Fixtures(args) => fixtures::main(&args),
+        Verb::Fuzz(args) => fuzz::main(&args),
         Verb::Protos => protos::main(),
         Verb::Tidy => tidy::main(),
     };

@@ -1,7 +1,7 @@
 //! Tracepoint `sock:inet_sock_set_state`: every transition of a full socket, and with them who connected, listened and
 //! closed: those transitions happen in the process that caused them.
 //!
-//! kernel: v5.10..  `(const struct sock *sk, const int oldstate, const int newstate)`
+//! kernel: v5.10..  `(const struct sock *sk, const int oldstate, const int newstate)`, never NULL: its state was just read
 
 use super::tracepoint;
 use crate::context::Hooked;

@@ -1,7 +1,7 @@
 //! Tracepoint `tcp:tcp_receive_reset`, inside `tcp_reset`: for hosts that let no function be hooked. It has no segment on
 //! any kernel, so user space tells the false calls by their caller.
 //!
-//! kernel: v5.10..  `(struct sock *sk)`
+//! kernel: v5.10..  `(struct sock *sk)`, never NULL: the socket that obeys
 
 use super::tracepoint;
 use crate::context::Hooked;

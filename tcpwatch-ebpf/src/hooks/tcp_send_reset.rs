@@ -3,7 +3,8 @@
 //! kernel: v5.10..  `(const struct sock *sk, const struct sk_buff *skb)`, only with a full socket
 //! kernel: v6.10..  `(const struct sock *sk, const struct sk_buff *skb__nullable, const enum sk_rst_reason reason)`
 //!
-//! A raw tracepoint, not a typed one: `sk` and `skb` may be NULL, which typed programs of some kernels do not believe.
+//! `sk` may be NULL in the second form: the typed program goes where the verifier knows that (since 6.13), the raw one elsewhere. `skb` may
+//! be NULL in both, and is taken as a number.
 
 use super::tracepoint;
 use crate::context::Hooked;

@@ -2,7 +2,6 @@
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use core::arch::asm;
-use core::hint::black_box;
 use core::mem::MaybeUninit;
 use tcpwatch_common::offsets::ABSENT;
 
@@ -39,12 +38,6 @@ pub trait Structure: Copy {
     /// [`Self::read`] for an array of words that is there in every kernel.
     fn words<const N: usize>(self, offset: u32) -> [u32; N];
 
-    /// The structure that the field at `offset` points to.
-    fn follow(self, offset: u32) -> Self;
-
-    /// Whether the pointer at `offset` leads anywhere.
-    fn leads(self, offset: u32) -> bool;
-
     /// The whole `struct tcp_sock` of a `struct sock`. `None` where it is known that it is none; a full socket of TCP always is one.
     fn tcp(self) -> Option<Self>;
 }
@@ -77,26 +70,20 @@ impl Structure for u64 {
     }
 
     #[inline(always)]
-    fn follow(self, offset: u32) -> Self {
-        self.read(offset)
-    }
-
-    #[inline(always)]
-    fn leads(self, offset: u32) -> bool {
-        self.follow(offset) != 0
-    }
-
-    #[inline(always)]
     fn tcp(self) -> Option<Self> {
         Some(self)
     }
 }
 
 /// By a pointer of which the verifier knows what it points to: a plain load, which costs a tenth of a call where functions return
-/// slowly (`spec_rstack_overflow`). The kernel answers zero where nothing can be read.
+/// slowly (`spec_rstack_overflow`).
 ///
 /// The verifier holds each load against the kernel's types: only fields of the structure that it takes the pointer for, in one piece,
-/// at an offset that it knows.
+/// at an offset that it knows. Where the pointer came from a helper the kernel answers zero if nothing can be read. Not so an argument of
+/// a tracepoint: since 6.2 it is taken for sound, and read without a net. So whoever hooks one has to know that its socket is there.
+///
+/// Numbers only. For each pointer among the fields the verifier looks through all the types that the kernel has, several times, which
+/// takes milliseconds of the start: those are read by the socket's address.
 #[derive(Clone, Copy)]
 pub struct Typed {
     /// To Rust a number. No arithmetic but the addition of a constant is allowed with it.
@@ -117,7 +104,7 @@ fn number(pointer: u64) -> u64 {
 
 impl Typed {
     /// # Safety
-    /// To the verifier `pointer` must be a pointer to a kernel structure.
+    /// To the verifier `pointer` must be a pointer to a kernel structure; and it must be sound, or known to it as one that may be NULL.
     #[inline(always)]
     pub unsafe fn new(pointer: u64) -> Self {
         Self { pointer, address: number(pointer) }
@@ -144,8 +131,8 @@ impl Structure for Typed {
         if offset == ABSENT {
             return T::default();
         }
-        // SAFETY: the verifier refuses what is not a field, and the kernel answers zero where there is nothing. Volatile, or several
-        // loads would become one that spans fields.
+        // SAFETY: the verifier refuses what is not a field; of the rest see `new`. Volatile, or several loads would become one that
+        // spans fields.
         unsafe { ((self.pointer + u64::from(offset)) as *const T).read_volatile() }
     }
 
@@ -161,20 +148,8 @@ impl Structure for Typed {
     }
 
     #[inline(always)]
-    fn follow(self, offset: u32) -> Self {
-        // SAFETY: a pointer in the kernel's types.
-        unsafe { Self::new(self.read(offset)) }
-    }
-
-    #[inline(always)]
-    fn leads(self, offset: u32) -> bool {
-        // Opaque, or the compiler would reckon with the pointer in place of the answer.
-        black_box(self.follow(offset).exists())
-    }
-
-    #[inline(always)]
     fn tcp(self) -> Option<Self> {
-        // SAFETY: the helper takes any socket, and says NULL to one that is not TCP's or not full.
+        // SAFETY: the helper takes any socket, also none, and says NULL to one that is not TCP's or not full.
         let pointer = unsafe { bpf_skc_to_tcp_sock(self.pointer as *mut _) } as u64;
         (pointer != 0).then_some(Self { pointer, address: self.address })
     }
@@ -187,14 +162,6 @@ macro_rules! field {
     };
 }
 pub(crate) use field;
-
-/// Follows the pointer in the field that the named offset stands for.
-macro_rules! follow {
-    ($base:expr, $offset:ident) => {
-        $crate::kernel::field::Structure::follow($base, $crate::kernel::config::config!(offsets.$offset))
-    };
-}
-pub(crate) use follow;
 
 /// Whether this kernel has the field: a constant for the verifier.
 macro_rules! has_field {

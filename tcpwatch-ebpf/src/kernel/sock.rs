@@ -1,7 +1,7 @@
 //! Sockets: full ones, TIME_WAIT minisocks and half-open requests, which share `struct sock_common`.
 
 use super::config::config;
-use super::field::{Structure, at, field, follow, has_field};
+use super::field::{Structure, at, field, has_field};
 use crate::words;
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::owner::Memory;
@@ -48,7 +48,7 @@ impl<S: Structure> Sock<S> {
 
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        field!(follow!(self.0, sock_net), net_inum)
+        net_inum(field!(self.0.address(), sock_net))
     }
 
     /// The local port in host byte order.
@@ -120,7 +120,8 @@ impl<S: Structure> Sock<S> {
     /// `sk_socket` is not NULL: what a descriptor leads to. Full sockets only.
     #[inline(always)]
     pub fn has_file(self) -> bool {
-        self.0.leads(config!(offsets.sock_socket))
+        let socket: u64 = field!(self.0.address(), sock_socket);
+        socket != 0
     }
 
     /// A process holds the lock, so what happens happens in that process.
@@ -197,8 +198,7 @@ impl<S: Structure> Sock<S> {
             field!(tcp, tcp_rcv_nxt),
             field!(tcp, tcp_copied_seq),
         );
-        let prot = follow!(tcp, sock_prot);
-        // Not through the types: they lead to numbers.
+        let prot: u64 = field!(self.0.address(), sock_prot);
         let used: u64 = at(field!(prot, proto_memory_allocated));
         let max: u64 = at(u64::wrapping_add(field!(prot, proto_sysctl_mem), 2 * 8));
         let bytes = (payload_received(tcp, flags), field!(tcp, tcp_bytes_sent));
@@ -243,7 +243,7 @@ impl Sock {
     /// The listener's queues and the settings of its namespace, at the SYN (stage 0) or at the last ACK (1).
     #[inline(always)]
     pub fn listen(self, stage: u8) -> Listen {
-        let net = follow!(self.0, sock_net);
+        let net: u64 = field!(self.0, sock_net);
         Listen {
             accept_len: field!(self.0, sock_ack_backlog),
             accept_max: field!(self.0, sock_max_ack_backlog),

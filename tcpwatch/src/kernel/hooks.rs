@@ -161,9 +161,9 @@ hooks! {
         "the owner of a descriptor that was passed on, until it is closed";
     TCP_RECVMSG When::Always, ways!(entry "tcp_recvmsg"),
         "the owner of a descriptor that was passed on, until it is closed";
-    SOCK_SEND_LENGTH When::Instead(id::TCP_SENDMSG), ways!(typed "sock_send_length"),
+    SOCK_SEND_LENGTH When::Instead(id::TCP_SENDMSG), ways!(tracepoint "sock_send_length"),
         "owners by their writes, where functions cannot be hooked";
-    SOCK_RECV_LENGTH When::Instead(id::TCP_RECVMSG), ways!(typed "sock_recv_length"),
+    SOCK_RECV_LENGTH When::Instead(id::TCP_RECVMSG), ways!(tracepoint "sock_recv_length"),
         "owners by their reads, where functions cannot be hooked";
     TCP_RCV_SPACE_ADJUST When::Instead(id::TCP_RECVMSG), ways!(tracepoint "tcp_rcv_space_adjust"),
         "owners by their reads, where functions cannot be hooked";
