@@ -49,9 +49,9 @@ fn kernels() -> Vec<Kernel> {
 }
 
 const GRANTS: [(&str, Granted); 3] = [
-    ("all", Granted { fentry: true, kprobe: true, ..Granted::default() }),
-    ("kprobes", Granted { fentry: false, kprobe: true, ..Granted::default() }),
-    ("tracepoints", Granted { fentry: false, kprobe: false, ..Granted::default() }),
+    ("all", Granted { fentry: true, kprobe: true, typed: true, null: true }),
+    ("kprobes", Granted { fentry: false, kprobe: true, typed: false, null: false }),
+    ("tracepoints", Granted { fentry: false, kprobe: false, typed: true, null: true }),
 ];
 
 /// Everything that tcpwatch takes from a kernel's types, and what it plans on them, for people and for `cargo xtask protos`.

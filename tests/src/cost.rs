@@ -19,7 +19,7 @@ const MODES: [&str; 2] = ["default", "costliest"];
 
 /// Every rung on which a program can stand. One that stands on several is loaded with different settings there: the largest number
 /// counts, because the verifier has a limit and not a mean.
-const RUNGS: [&str; 3] = ["auto", "kprobe", "tracepoint"];
+const RUNGS: [&str; 4] = ["auto", "kprobe", "tracepoint", "raw"];
 
 /// Prints a line for each program and mode, and one that says how many there were: half a table is none.
 ///

@@ -279,7 +279,7 @@ pub(super) struct CaptureArgs {
 
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub(super) struct KernelArgs {
-    /// Attach by auto, fentry, kprobe or tracepoint alone [default: auto]
+    /// Attach by auto, fentry, kprobe, tracepoint or raw tracepoint (raw) alone [default: auto]
     #[arg(long, value_name = "HOW", help_heading = "Kernel")]
     pub(super) attach: Option<String>,
     /// Types (BTF) of the running kernel, where it does not show them itself

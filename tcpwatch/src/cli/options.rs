@@ -35,6 +35,8 @@ pub enum Attach {
     Fentry,
     Kprobe,
     Tracepoint,
+    /// Tracepoints as a kernel without types of its own has them.
+    Raw,
 }
 
 /// When to colour.
@@ -360,6 +362,7 @@ pub(super) fn watch(
                 ("fentry", Attach::Fentry),
                 ("kprobe", Attach::Kprobe),
                 ("tracepoint", Attach::Tracepoint),
+                ("raw", Attach::Raw),
             ],
         )?,
         btf,

@@ -136,8 +136,10 @@ impl Run {
                 Attach::Auto => None,
                 Attach::Fentry => Some(Rung::Fentry),
                 Attach::Kprobe => Some(Rung::Kprobe),
-                Attach::Tracepoint => Some(Rung::Tracepoint),
+                Attach::Tracepoint | Attach::Raw => Some(Rung::Tracepoint),
             },
+            // Who wants breakpoints alone wants what a host without types of its own grants.
+            typed: !matches!(options.attach, Attach::Kprobe | Attach::Raw),
             stop: Arc::clone(&stop.asked),
         };
         let mut live = Live::start(&shape, &settings)?;

@@ -58,7 +58,11 @@ pub(super) fn loader<'a>() -> EbpfLoader<'a> {
 /// Finds out by attaching empty programs what this kernel and these privileges allow, of one rung for functions alone where that is
 /// asked for. The reasons come along: they are what the user wants to know when something is missing. And the types by which
 /// trampolines and typed tracepoints are attached.
-pub(super) fn probe(numbers: &Numbers, only: Option<Rung>) -> (Granted, Vec<(Rung, String)>, Option<Btf>) {
+pub(super) fn probe(
+    numbers: &Numbers,
+    only: Option<Rung>,
+    typed: bool,
+) -> (Granted, Vec<(Rung, String)>, Option<Btf>) {
     let mut granted = Granted::default();
     let mut refused = Vec::new();
     let wants = |rung| only.is_none_or(|only| only == rung);
@@ -73,8 +77,6 @@ pub(super) fn probe(numbers: &Numbers, only: Option<Rung>) -> (Granted, Vec<(Run
     let mut programs: Programs<'_> = ebpf.programs_mut().collect();
     let trampolines = wants(Rung::Fentry).then(|| refuses_trampolines(&mut programs));
     let functions: &[_] = if matches!(trampolines, Some(None)) { &numbers.functions } else { &[] };
-    // Who wants breakpoints alone wants what a host without types of its own grants.
-    let typed = only != Some(Rung::Kprobe);
     let tracepoints: &[_] = if typed { &numbers.tracepoints } else { &[] };
     let types = numbered(functions, tracepoints);
     if let Some(refuses) = trampolines {

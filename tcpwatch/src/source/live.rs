@@ -58,6 +58,8 @@ pub struct Settings {
     pub read_stacks: bool,
     /// The only rung to use for functions, for tests and odd hosts; `None`: whatever is granted.
     pub only: Option<Rung>,
+    /// Tracepoints may be attached by programs that know the types of their arguments.
+    pub typed: bool,
     /// Set from outside when the run is to end before it has begun.
     pub stop: Arc<AtomicBool>,
 }
@@ -87,6 +89,7 @@ impl Default for Settings {
             stacks: false,
             read_stacks: false,
             only: None,
+            typed: true,
             stop: Arc::default(),
         }
     }
@@ -124,7 +127,7 @@ impl Live {
     /// Loads and attaches. Fails only if nothing could be told at all; what is missing is in [`Self::status`].
     pub fn start(shape: &Shape, settings: &Settings) -> Result<Self> {
         raise_memlock();
-        let (granted, refused, types) = probe(&shape.numbers, settings.only);
+        let (granted, refused, types) = probe(&shape.numbers, settings.only, settings.typed);
         let plan = Plan { shape, granted, deliver: settings.deliver };
         let sizes = Sizes {
             // Up to half of its places are held without loss.
