@@ -1,7 +1,7 @@
 //! A capture from anybody: `-r FILE` and everything that is made of one.
 //!
 //! Whatever the bytes are, they are read to their end or refused with a sentence and a hint. What was read is shown in every way there
-//! is, and what the way in JSON says is read back as the same.
+//! is: JSON is JSON, and no text of the file reaches a terminal as an order.
 
 #![no_main]
 

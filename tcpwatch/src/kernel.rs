@@ -12,13 +12,10 @@ pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-/// Whether a release is at least this version. One that cannot be read is not.
-pub fn is_since(release: &str, version: (u32, u32)) -> bool {
+/// The first two numbers of a release, `None` if it has none.
+pub fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= version,
-        _ => false,
-    }
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 #[cfg(test)]
@@ -27,6 +24,7 @@ mod tests {
 
     #[test]
     fn releases_are_compared_by_numbers() {
+        let is_since = |release, since| version(release) >= Some(since);
         assert!(
             is_since("6.13.0-rc4", (6, 13))
                 && is_since("6.18.44-fc-v669", (6, 13))

@@ -10,6 +10,7 @@ use tcpwatch::diagnose::words::{Dictionary, NO_REASONS};
 use tcpwatch::kernel::hooks::{Granted, HOOKS, Part, Plan, Rung, When, find};
 use tcpwatch::kernel::names::ReasonNames;
 use tcpwatch::kernel::shape::{self, SYSTEM_BTF, Shape};
+use tcpwatch::kernel::version;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
 use tcpwatch_common::offsets::{ABSENT, Offsets};
@@ -37,8 +38,7 @@ fn kernels() -> Vec<Kernel> {
         .map(|entry| {
             let folder = entry.unwrap().path();
             let release = folder.file_name().unwrap().to_str().unwrap().to_owned();
-            let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap());
-            let version = (numbers.next().unwrap(), numbers.next().unwrap());
+            let version = version(&release).unwrap();
             let data = fs::read(folder.join("btf")).unwrap();
             Kernel { release, version, folder, data }
         })

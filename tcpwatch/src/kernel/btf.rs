@@ -23,11 +23,11 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_FWD: u32 = 7;
-const KIND_TYPEDEF: u32 = 8;
+pub(crate) const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
 const KIND_RESTRICT: u32 = 11;
-const KIND_FUNC: u32 = 12;
+pub(crate) const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -38,6 +38,30 @@ const KIND_ENUM64: u32 = 19;
 
 /// Bytes of `struct btf_type`.
 const TYPE_BYTES: usize = 12;
+/// What one section of types and one of strings are as BTF.
+///
+/// # Errors
+/// One of them is longer than BTF can say.
+///
+/// kernel: v5.10.. include/uapi/linux/btf.h `struct btf_header`
+pub(crate) fn assemble(types: &[u8], strings: &[u8]) -> Result<Vec<u8>> {
+    let lengths = (u32::try_from(types.len())?, u32::try_from(strings.len())?);
+    let mut data = MAGIC.to_le_bytes().to_vec();
+    // Version and flags, then header length, then offset and length of both sections.
+    data.extend([1, 0]);
+    for word in [24, 0, lengths.0, lengths.0, lengths.1] {
+        data.extend(word.to_le_bytes());
+    }
+    data.extend(types);
+    data.extend(strings);
+    Ok(data)
+}
+
+/// The name of the type by which programs are attached to a tracepoint.
+pub(crate) fn tracepoint_type(name: &str) -> String {
+    format!("btf_trace_{name}")
+}
+
 /// How deep structures and typedefs may nest before the data is taken for broken.
 const DEPTH: u32 = 32;
 
@@ -134,7 +158,7 @@ impl Btf {
 
     /// The number of the type by which programs are attached to a tracepoint.
     pub fn tracepoint_id(&self, name: &str) -> Option<u32> {
-        self.index.get(&(KIND_TYPEDEF, format!("btf_trace_{name}"))).copied()
+        self.index.get(&(KIND_TYPEDEF, tracepoint_type(name))).copied()
     }
 
     /// Follows typedefs and qualifiers.
@@ -223,7 +247,7 @@ impl Btf {
     /// How many arguments a tracepoint hands to its programs: those of its `btf_trace_NAME` prototype without the first,
     /// which is the kernel's own.
     pub fn tracepoint_args(&self, name: &str) -> Option<u32> {
-        let typedef = self.by_name(KIND_TYPEDEF, &format!("btf_trace_{name}"))?;
+        let typedef = self.by_name(KIND_TYPEDEF, &tracepoint_type(name))?;
         let pointer = self.resolve(typedef.other)?;
         if pointer.kind != KIND_PTR {
             return None;

@@ -269,7 +269,7 @@ pub struct Granted {
     /// Tracepoints by their numbers in the kernel's own types.
     pub typed: bool,
     /// The verifier knows which arguments of typed tracepoints may be NULL (since 6.13). Without that it takes them for sound from 6.2
-    /// on, drops the program's own question, and a load from NULL ends the host.
+    /// on, drops the program's own question, and a load from NULL ends the host. Not asked where no socket may be NULL.
     ///
     /// kernel: v6.13.. kernel/bpf/btf.c `raw_tp_null_args`
     pub null: bool,

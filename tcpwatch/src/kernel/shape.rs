@@ -1,7 +1,7 @@
 //! The shape of the running kernel: everything that tcpwatch takes from its BTF, in one value. A recording carries it, so
 //! that nothing after the source asks a kernel.
 
-use super::btf::{Btf, Bytes, Keep};
+use super::btf::{self, Btf, Bytes, Keep};
 use super::names::ReasonNames;
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ const ENUMS: [&str; 2] = ["sk_rst_reason", "skb_drop_reason"];
 /// A kernel's types, with those findable that a shape is made of.
 pub fn types(data: impl Into<Bytes>) -> Result<Btf> {
     let tracepoint_types: Vec<String> =
-        hook::ALL.iter().map(|(_, name)| format!("btf_trace_{name}")).collect();
+        hook::ALL.iter().map(|(_, name)| btf::tracepoint_type(name)).collect();
     let mut wanted: Vec<&str> = Offsets::FIELDS.iter().map(|field| field.structure).collect();
     wanted.extend(hook::ALL.iter().map(|(_, name)| *name));
     wanted.extend(tracepoint_types.iter().map(String::as_str));

@@ -3,8 +3,8 @@
 use super::object;
 use super::types::numbered;
 use crate::kernel::hooks::{Granted, Part, Rung, Way};
-use crate::kernel::shape::Numbers;
-use crate::kernel::{is_since, release};
+use crate::kernel::shape::Shape;
+use crate::kernel::{release, version};
 use anyhow::{Context, Result, bail};
 use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, ProgramFd, RawTracePoint};
 use aya::{Btf, EbpfLoader};
@@ -59,7 +59,7 @@ pub(super) fn loader<'a>() -> EbpfLoader<'a> {
 /// asked for. The reasons come along: they are what the user wants to know when something is missing. And the types by which
 /// trampolines and typed tracepoints are attached.
 pub(super) fn probe(
-    numbers: &Numbers,
+    shape: &Shape,
     only: Option<Rung>,
     typed: bool,
 ) -> (Granted, Vec<(Rung, String)>, Option<Btf>) {
@@ -76,8 +76,8 @@ pub(super) fn probe(
     };
     let mut programs: Programs<'_> = ebpf.programs_mut().collect();
     let trampolines = wants(Rung::Fentry).then(|| refuses_trampolines(&mut programs));
-    let functions: &[_] = if matches!(trampolines, Some(None)) { &numbers.functions } else { &[] };
-    let tracepoints: &[_] = if typed { &numbers.tracepoints } else { &[] };
+    let functions: &[_] = if matches!(trampolines, Some(None)) { &shape.numbers.functions } else { &[] };
+    let tracepoints: &[_] = if typed { &shape.numbers.tracepoints } else { &[] };
     let types = numbered(functions, tracepoints);
     if let Some(refuses) = trampolines {
         let attached = refuses.map_or_else(
@@ -96,10 +96,12 @@ pub(super) fn probe(
         }
     }
     granted.typed = !tracepoints.is_empty();
-    // To ask takes 5 ms where the kernel looks through all its types for a tracepoint, so who is known to know is not asked. (6.12 knows
-    // in its later stable releases.)
-    let knows = is_since(&release(), (6, 13));
-    granted.null = granted.typed && (knows || knows_null(&mut programs, types.as_ref()));
+    // To ask takes 5 ms where the kernel looks through all its types for a tracepoint, so nobody is asked who is known to know, or whose
+    // tracepoint has no socket that may be NULL. (6.12 knows in its later stable releases.)
+    let knows = version(&release()) >= Some((6, 13));
+    granted.null = granted.typed
+        && shape.reset_tracepoint_complete()
+        && (knows || knows_null(&mut programs, types.as_ref()));
     (granted, refused, types)
 }
 

@@ -127,7 +127,7 @@ impl Live {
     /// Loads and attaches. Fails only if nothing could be told at all; what is missing is in [`Self::status`].
     pub fn start(shape: &Shape, settings: &Settings) -> Result<Self> {
         raise_memlock();
-        let (granted, refused, types) = probe(&shape.numbers, settings.only, settings.typed);
+        let (granted, refused, types) = probe(shape, settings.only, settings.typed);
         let plan = Plan { shape, granted, deliver: settings.deliver };
         let sizes = Sizes {
             // Up to half of its places are held without loss.

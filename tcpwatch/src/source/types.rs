@@ -4,22 +4,16 @@
 //! asks for that number wants a whole set of types, of which a kernel has more than 100,000: here all but those are empty. Put
 //! together, because to have aya parse as many takes it a third of the start.
 
+use crate::kernel::btf::{KIND_FUNC, KIND_TYPEDEF, assemble, tracepoint_type};
 use aya::{Btf, Endianness};
 
-/// kernel: v5.10.. include/uapi/linux/btf.h `struct btf_header`, `struct btf_type`, `BTF_INFO_KIND`
-const MAGIC: u16 = 0xeb9f;
-const VERSION: u8 = 1;
-const HEADER_BYTES: u32 = 24;
-const KIND_TYPEDEF: u32 = 8 << 24;
-const KIND_FUNC: u32 = 12 << 24;
 /// A type of no kind.
 const EMPTY: [u32; 3] = [0; 3];
 
 /// Types in which each function and tracepoint has its number; `None` without any.
 pub(super) fn numbered(functions: &[(&str, u32)], tracepoints: &[(&str, u32)]) -> Option<Btf> {
     let functions = functions.iter().map(|(name, number)| (*number, KIND_FUNC, (*name).to_owned()));
-    let tracepoints =
-        tracepoints.iter().map(|(name, number)| (*number, KIND_TYPEDEF, format!("btf_trace_{name}")));
+    let tracepoints = tracepoints.iter().map(|(name, number)| (*number, KIND_TYPEDEF, tracepoint_type(name)));
     let mut all: Vec<_> = functions.chain(tracepoints).collect();
     all.sort_unstable();
     let mut strings = vec![0];
@@ -27,19 +21,12 @@ pub(super) fn numbered(functions: &[(&str, u32)], tracepoints: &[(&str, u32)]) -
     for (number, kind, name) in all {
         // The number 0 is taken.
         types.resize((number as usize).checked_sub(1)?, EMPTY);
-        types.push([u32::try_from(strings.len()).ok()?, kind, 0]);
+        types.push([u32::try_from(strings.len()).ok()?, kind << 24, 0]);
         strings.extend(name.into_bytes());
         strings.push(0);
     }
-    let types_bytes = u32::try_from(types.len() * size_of::<[u32; 3]>()).ok()?;
-    let strings_bytes = u32::try_from(strings.len()).ok()?;
-    let words = [HEADER_BYTES, 0, types_bytes, types_bytes, strings_bytes];
-    let mut bytes = Vec::with_capacity((HEADER_BYTES + types_bytes + strings_bytes) as usize);
-    bytes.extend(MAGIC.to_ne_bytes());
-    bytes.extend([VERSION, 0]);
-    bytes.extend(words.iter().chain(types.as_flattened()).flat_map(|word| word.to_ne_bytes()));
-    bytes.extend(strings);
-    Btf::parse(&bytes, Endianness::default()).ok()
+    let types: Vec<u8> = types.into_iter().flatten().flat_map(u32::to_le_bytes).collect();
+    Btf::parse(&assemble(&types, &strings).ok()?, Endianness::Little).ok()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ impl Btf {
 
     /// `(const struct sock *, const int)`: BTF has no names for the arguments of tracepoints.
     pub fn tracepoint_prototype(&self, name: &str) -> Option<String> {
-        let pointer = self.resolve(self.by_name(KIND_TYPEDEF, &format!("btf_trace_{name}"))?.other)?;
+        let pointer = self.resolve(self.by_name(KIND_TYPEDEF, &super::tracepoint_type(name))?.other)?;
         let arguments = self.arguments(self.resolve(pointer.other)?)?;
         Some(format!("({})", arguments.get(1..)?.join(", ")))
     }

@@ -6,8 +6,8 @@
 
 use super::{
     Btf, DEPTH, KIND_ARRAY, KIND_CONST, KIND_ENUM, KIND_ENUM64, KIND_FLOAT, KIND_FUNC, KIND_FUNC_PROTO,
-    KIND_FWD, KIND_INT, KIND_PTR, KIND_STRUCT, KIND_TYPE_TAG, KIND_TYPEDEF, KIND_UNION, MAGIC, TYPE_BYTES,
-    Type,
+    KIND_FWD, KIND_INT, KIND_PTR, KIND_STRUCT, KIND_TYPE_TAG, KIND_TYPEDEF, KIND_UNION, TYPE_BYTES, Type,
+    assemble, tracepoint_type,
 };
 use anyhow::{Context, Result, ensure};
 use std::collections::{HashMap, HashSet};
@@ -50,7 +50,7 @@ impl Btf {
             }
         }
         for name in keep.tracepoints {
-            let name = format!("btf_trace_{name}");
+            let name = tracepoint_type(name);
             if let Some(typedef) = self.by_name(KIND_TYPEDEF, &name) {
                 let copied = self.resolve(typedef.other).and_then(|pointer| writer.proto(pointer.other));
                 let proto = copied.with_context(|| format!("cannot copy `{name}`"))?;
@@ -234,16 +234,7 @@ impl<'a> Writer<'a> {
     }
 
     fn finish(self) -> Result<Vec<u8>> {
-        let (types, strings) = (u32::try_from(self.types.len())?, u32::try_from(self.strings.len())?);
         ensure!(self.count > 0, "nothing is left of it: these are not the types of a Linux kernel");
-        let mut data = MAGIC.to_le_bytes().to_vec();
-        // Version and flags, then header length, then offset and length of both sections.
-        data.extend([1, 0]);
-        for word in [24, 0, types, types, strings] {
-            data.extend(word.to_le_bytes());
-        }
-        data.extend(self.types);
-        data.extend(self.strings);
-        Ok(data)
+        assemble(&self.types, &self.strings)
     }
 }
