@@ -57,20 +57,26 @@ pub(super) fn begin<'p>(p: &'p Player<'_>, link: Link, rng: &mut Rng) -> Result<
             }
         };
         p.scene.wait_state(far, None)?;
+        // A FIN that was sent twice is acknowledged twice: then the second ACK already draws an RST, and what the far end does
+        // meanwhile may draw another.
+        let turned_away = vec![
+            refusal(near),
+            late(near, "tw-bucket-overflow").times(1..=2),
+            got.clone().states(&["LAST_ACK", "CLOSE_WAIT"]),
+        ];
         match (then, refused) {
-            (_, true) => {
-                // A FIN that was sent twice is acknowledged twice: then the second ACK already draws an RST, and what the far end
-                // does meanwhile may draw another.
-                let late = late(near, "tw-bucket-overflow").times(1..=2);
-                ways.push(vec![refusal(near), late, got.clone().states(&["LAST_ACK", "CLOSE_WAIT"])]);
-            }
-            (Then::SendLate, false) => {}
+            (_, true) => ways.push(turned_away),
+            // FIN_WAIT2 is set before the place in the table is asked for: who looks in between sees it although it is refused.
+            // The kernel's own count of refusals is held against the way that is taken.
+            (Then::SendLate, false) => ways.push(turned_away),
             (Then::Send, false) => {
+                ways.push(turned_away);
                 ways.push(vec![ends::after_close(near), got.clone()]);
                 expired = !in_time();
             }
             (Then::Close, false) if p.scene.state(near)?.is_some() => ways = ends::orderly_ways(&link),
             (Then::Close, false) => {
+                ways.push(turned_away);
                 // The socket itself waited in FIN_WAIT2. It needs its place only now, and the peer's FIN was answered.
                 ways.push(vec![Expect { states: vec!["FIN_WAIT2", "TIME_WAIT"], ..refusal(near) }]);
                 expired = !in_time();
