@@ -48,6 +48,11 @@ pub mod flag {
     pub const SAMPLE: u32 = 1 << 12;
     /// `close()` with `SO_LINGER` 0 sent it, and no stack was taken: see [`super::closes_lingering`].
     pub const LINGERED: u32 = 1 << 13;
+    /// Where the listener at hand is bound: to all addresses of IPv4, to all of IPv6 (and, unless `IPV6_V6ONLY`, of IPv4), to the one
+    /// that was asked for. None of the three: not known.
+    pub const ANY_V4: u32 = 1 << 14;
+    pub const ANY_V6: u32 = 1 << 15;
+    pub const ONE_ADDRESS: u32 = 1 << 16;
 }
 
 /// What of a SYN was done before its fate was sealed ([`Listen::passed`]).

@@ -36,6 +36,8 @@ pub fn now() -> u64 {
 pub struct Event {
     /// Address of the socket at hand, 0 without one.
     pub sock: u64,
+    /// When it happened, by [`now`]. The clock is read once for each event: it costs more than anything else that is done for all.
+    pub at_ns: u64,
     pub kind: u8,
     pub hook: u8,
     /// State of the socket at the hook.
@@ -71,6 +73,7 @@ impl Event {
             &mut *place
         };
         event.sock = sock.0.address();
+        event.at_ns = now();
         event.kind = kind;
         event.hook = hook;
         event.state = state;
@@ -316,7 +319,7 @@ unsafe fn gather(event: &Event, full: bool, found: *mut Found) -> u32 {
                 }
                 if tells {
                     (*memory).end = event.ends;
-                    (*memory).end_ns = now();
+                    (*memory).end_ns = event.at_ns;
                 }
             }
         }
@@ -337,7 +340,7 @@ unsafe fn fill(
 ) {
     // SAFETY: by contract.
     unsafe {
-        (*record).mono_ns = now();
+        (*record).mono_ns = event.at_ns;
         (*record).sock = event.sock;
         (*record).kind = event.kind;
         (*record).hook = event.hook;
@@ -348,7 +351,7 @@ unsafe fn fill(
         task::describe(&raw mut (*record).task);
         (*record).packet = event.packet;
         (*record).listen = event.listen;
-        listener(event, &raw mut (*record).listener);
+        flags |= listener(event, &raw mut (*record).listener);
         (*record).timewait = event.timewait;
         words::copy(&raw mut (*record).present, &raw const (*found).present);
         words::copy(&raw mut (*record).past, &raw const (*found).past);
@@ -379,17 +382,17 @@ unsafe fn fill(
     }
 }
 
-/// What the listener that the event is about did lately.
+/// What the listener that the event is about did lately, and, as flags, where it is bound.
 ///
 /// # Safety
 /// `into` must be writable.
 #[inline(always)]
-unsafe fn listener(event: &Event, into: *mut Listener) {
+unsafe fn listener(event: &Event, into: *mut Listener) -> u32 {
     // SAFETY: by contract; `port` is a map value just found.
     unsafe {
         words::zero(into);
         if event.flags & flag::LISTEN == 0 {
-            return;
+            return 0;
         }
         (*into).young = Sock(event.sock).young_requests();
         let key = PortKey { netns: event.flow.netns, port: u32::from(event.flow.local_port) };
@@ -398,11 +401,12 @@ unsafe fn listener(event: &Event, into: *mut Listener) {
             (*into).last_accept_ns = (*port).last_accept_ns;
         }
     }
+    Sock(event.sock).bound()
 }
 
 /// `bits` if `yes`, without a branch.
 #[inline(always)]
-fn bit(yes: bool, bits: u32) -> u32 {
+pub fn bit(yes: bool, bits: u32) -> u32 {
     u32::from(yes) * bits
 }
 
@@ -414,7 +418,7 @@ pub fn send_state(
     flow: &Flow,
     old: u8,
     new: u8,
-    since_ns: u64,
+    (since_ns, at_ns): (u64, u64),
     flags: u32,
     memory: *const Memory,
 ) {
@@ -434,7 +438,7 @@ pub fn send_state(
     let record = entry.as_mut_ptr();
     // SAFETY: reserved memory of the right size and alignment; every field is written.
     unsafe {
-        (*record).mono_ns = now();
+        (*record).mono_ns = at_ns;
         (*record).sock = sock.0.address();
         (*record).kind = kind::STATE;
         (*record).hook = hook;

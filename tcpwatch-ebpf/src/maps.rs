@@ -46,13 +46,14 @@ pub static LIVE_KEYS: Array<LiveLine> = Array::with_max_entries(65_536 / table::
 pub static DEAD: Array<Grave> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
 /// Who writes where in [`DEAD`].
 #[map]
-pub static DEAD_CHUNKS: Array<Chunk> = Array::with_max_entries(65_536 / table::CHUNK, 0);
+pub static DEAD_CHUNKS: Array<Chunk> = Array::with_max_entries(65_536 / table::CHUNK, BPF_F_MMAPABLE);
 /// The piece of [`DEAD`] that is to be taken next, more or less: CPUs that take one at the same moment may set it back a little.
 #[map]
 pub static DEAD_NEXT: Array<u32> = Array::with_max_entries(1, 0);
-/// Leads from addresses to entries of [`DEAD`].
+/// Leads from addresses to entries of [`DEAD`]. Nobody maps it, but only where that is allowed do the values begin at a page, so that
+/// each set is one line of the CPU's cache; else the kernel puts them right behind its own description of the map.
 #[map]
-pub static DEAD_KEYS: Array<DeadLine> = Array::with_max_entries(table::dead_lines(65_536), 0);
+pub static DEAD_KEYS: Array<DeadLine> = Array::with_max_entries(table::dead_lines(65_536), BPF_F_MMAPABLE);
 
 /// How full [`LIVE`] and [`DEAD`] are.
 #[map]

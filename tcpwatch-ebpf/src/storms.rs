@@ -1,6 +1,6 @@
 //! Which events are told and which only counted ([`tcpwatch_common::storm`]).
 
-use crate::emit::{self, Event};
+use crate::emit::Event;
 use crate::kernel::config::config;
 use crate::kernel::sock::Sock;
 use crate::maps::{DECIDING, Deciding, STORM_COUNTS, STORMS};
@@ -44,7 +44,7 @@ pub fn decide(event: &Event) {
     // SAFETY: a per-CPU map value.
     unsafe {
         (&raw mut (*at).limit).write_volatile(limit);
-        (&raw mut (*at).window).write_volatile(window(emit::now()));
+        (&raw mut (*at).window).write_volatile(window(event.at_ns));
         (&raw mut (*at).fate).write_volatile(TOLD);
         find(event, at, level::KIND);
         if is_used_up(at, level::KIND) {

@@ -148,7 +148,7 @@ fn live_soon_in(set: u32, sock: Sock) -> Option<*mut Life> {
 #[inline(always)]
 pub fn live_anew(sock: Sock) -> Option<*mut Life> {
     count(|row| row.live_added += 1);
-    if let Some(known) = live(sock) {
+    if let Some(known) = live_soon(sock) {
         // The end of whoever had this address before was not seen.
         // SAFETY: a map value.
         unsafe { clear(known) };
@@ -213,6 +213,7 @@ unsafe fn clear(life: *mut Life) {
     unsafe {
         words::zero(&raw mut (*life).memory);
         (*life).flow.remote_port = 0;
+        (*life).flow.netns = 0;
         (*life).read_stack = 0;
     }
 }
@@ -308,9 +309,9 @@ pub fn plot(flow: &Flow) -> Option<Plot> {
 /// Files an ended connection; the oldest makes room.
 ///
 /// # Safety
-/// `memory` must be readable, and `plot` that of `flow`.
+/// `memory` and `flow` must be readable, and `plot` that of `flow`.
 #[inline(always)]
-pub unsafe fn bury(memory: *const Memory, flow: &Flow, plot: Plot, now: u64) -> Option<()> {
+pub unsafe fn bury(memory: *const Memory, flow: *const Flow, plot: Plot, now: u64) -> Option<()> {
     let tick = table::tick(now);
     let row = TABLES.get_ptr_mut(0)?;
     // SAFETY: a per-CPU map value, which no other program than this one writes this part of; by contract.

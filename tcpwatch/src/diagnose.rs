@@ -26,6 +26,7 @@ use leak::Leak;
 use site::Site;
 use smol_str::SmolStr;
 use std::cell::OnceCell;
+use std::net::IpAddr;
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::record::{Record, StateRecord, Task, flag, kind};
 use tcpwatch_common::state as states;
@@ -110,7 +111,19 @@ pub fn bare(kind: u8, netns: u32) -> Event {
 /// What the listener did, and why.
 fn queues(raw: &Record, site: &Site<'_>, ctx: &Context<'_>) -> Option<ListenInfo> {
     let info = listen::judge(raw, site)?;
-    Some(ListenInfo { pressure: listen::pressure(raw, &info, &ctx.around), ..info })
+    Some(ListenInfo { local: bound(raw), pressure: listen::pressure(raw, &info, &ctx.around), ..info })
+}
+
+/// Where the listener is bound.
+fn bound(raw: &Record) -> Option<Endpoint> {
+    let any = if raw.flags & flag::ANY_V4 != 0 {
+        Some(IpAddr::from([0; 4]))
+    } else if raw.flags & flag::ANY_V6 != 0 {
+        Some(IpAddr::from([0; 16]))
+    } else {
+        (raw.flags & flag::ONE_ADDRESS != 0).then(|| raw.flow.local.ip())
+    };
+    any.map(|addr| Endpoint { addr, port: raw.flow.local_port })
 }
 
 /// For an RST drawn by a connection that was refused its slot: the table at the last refusal, because the RST itself comes

@@ -326,6 +326,8 @@ impl Pressure {
 /// A listener that turned a connection away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenInfo {
+    /// Where it is bound, as `ss -l` shows it: often not the address that was asked for. `None` where that was not seen.
+    pub local: Option<Endpoint>,
     /// `None` when neither queue was the reason.
     pub queue: Option<Queue>,
     pub stage: Stage,

@@ -167,7 +167,7 @@ fn refused_slot() -> Record {
 fn full_accept_queue() -> Record {
     let mut record = record(kind::LISTEN_DROP, hook::TCP_V6_SYN_RECV_SOCK, &[]);
     record.flow = flow("fd00::9:0:1", 443, "fd00::9:0:2", 40002);
-    record.flags = flag::SOCKET | flag::FULL | flag::LISTEN | flag::PACKET;
+    record.flags = flag::SOCKET | flag::FULL | flag::LISTEN | flag::PACKET | flag::ANY_V6;
     record.state = state::LISTEN;
     record.packet = packet(16, 0);
     record.listen = Listen {

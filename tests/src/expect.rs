@@ -33,6 +33,8 @@ pub enum Owner {
 /// The `listen` object; `None` is not compared.
 #[derive(Clone, Debug, Default)]
 pub struct Listen {
+    /// Where the listener is bound.
+    pub local: Option<SocketAddr>,
     pub queue: &'static str,
     pub stage: &'static str,
     pub action: &'static str,

@@ -245,6 +245,12 @@ fn listen_differences(listen: &Listen, event: &Value) -> Vec<String> {
             wrong.push(format!("listen.{field} should be {want}, is {}", got.unwrap_or("null")));
         }
     }
+    if let Some(want) = listen.local {
+        let (addr, port) = (text(event, "/listen/local/addr"), number(event, "/listen/local/port"));
+        if addr != Some(&want.ip().to_string()) || port != Some(want.port().into()) {
+            wrong.push(format!("listen.local should be {want}, is {addr:?} port {port:?}"));
+        }
+    }
     let exact = |value: Option<u64>| value.map(|value| value..=value);
     for (field, want) in [
         ("len", listen.len.clone()),

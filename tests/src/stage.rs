@@ -189,10 +189,15 @@ impl<'a> Stage<'a> {
     }
 
     /// A listener of `actor` on all addresses.
+    /// A listener on all addresses.
     pub fn listener(&self, actor: &Actor, port: u16, backlog: i32) -> Result<i32> {
+        self.listener_at(actor, self.family.any(port), backlog)
+    }
+
+    pub fn listener_at(&self, actor: &Actor, at: SocketAddr, backlog: i32) -> Result<i32> {
         let fd = actor.socket(self.family.server_v6())?;
         actor.set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        actor.bind(fd, self.family.any(port))?;
+        actor.bind(fd, at)?;
         actor.listen(fd, backlog)?;
         Ok(fd)
     }
@@ -299,7 +304,11 @@ impl<'a> Stage<'a> {
         })
     }
 
-    pub fn expect(&mut self, expect: Expect) {
+    pub fn expect(&mut self, mut expect: Expect) {
+        let any = self.family.any(expect.local.port());
+        if let Some(listen) = &mut expect.listen {
+            listen.local.get_or_insert(any);
+        }
         self.expects.push(expect);
     }
 

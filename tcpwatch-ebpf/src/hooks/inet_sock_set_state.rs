@@ -30,37 +30,47 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let memory = memory(sock, old, new)?;
     let now = emit::now();
     let deliver_states = config!(deliver) & deliver::STATE != 0;
+    let ends = new == CLOSE && old != LISTEN;
     // SAFETY: `memory` is a map value just found.
     unsafe {
+        // A connection that was in CLOSE_WAIT has its place already.
+        if new == CLOSE_WAIT || deliver_states || (ends && (*owners::place(memory)).remote_port == 0) {
+            *owners::place(memory) = sock.flow_in(netns(sock, memory), true);
+        }
+        // As early as can be, for it fetches memory that nothing has to wait for yet.
+        let plot = if ends { owners::plot(memory) } else { None };
         if (*memory).step_count == 0 && !begins(old, new) {
             // In this state since before tcpwatch looked.
             owners::step(memory, old, 0);
         }
         attribute(sock, memory, old, new);
-        let last = last_step(memory);
+        let since_ns = if deliver_states { since(memory, old) } else { 0 };
         owners::step(memory, new, now);
         if new == FIN_WAIT1 || new == LAST_ACK {
             (*memory).fin_by_close = u8::from(sock.is_shut());
         }
-        let ends = new == CLOSE && old != LISTEN;
-        // A connection that was in CLOSE_WAIT has its place already.
-        if new == CLOSE_WAIT || deliver_states || (ends && (*owners::place(memory)).remote_port == 0) {
-            *owners::place(memory) = sock.flow(true);
+        if ends && (*memory).owner.how == how::LISTENER {
+            owners::expire_inherited(&raw mut (*memory).owner, sock.has_file(), sock.is_dead());
         }
-        if ends {
-            if (*memory).owner.how == how::LISTENER {
-                owners::expire_inherited(&raw mut (*memory).owner, sock.has_file(), sock.is_dead());
-            }
-            owners::bury(memory, sock, old, now);
+        if let Some(plot) = plot {
+            owners::bury(memory, sock, old, now, plot);
         }
         if deliver_states {
-            let since_ns = if last.state() == old { last.at_ns() } else { 0 };
             let mut flags = if sock.owned() { flag::OWNED } else { 0 };
             if sock.is_mptcp() {
                 flags |= flag::MPTCP;
             }
             let flow = owners::place(memory);
-            emit::send_state(hook::INET_SOCK_SET_STATE, sock, &*flow, old, new, since_ns, flags, memory);
+            emit::send_state(
+                hook::INET_SOCK_SET_STATE,
+                sock,
+                &*flow,
+                old,
+                new,
+                (since_ns, now),
+                flags,
+                memory,
+            );
         }
     }
     Some(())
@@ -114,7 +124,9 @@ unsafe fn attribute(sock: Sock<impl Structure>, memory: *mut Memory, old: u8, ne
         if new == LISTEN || (old == LISTEN && new == CLOSE) {
             owners::listening(sock.by_address(), memory, new == LISTEN);
         } else if old == LISTEN && new == SYN_RECV {
-            owners::inherit_from_port(sock.netns(), sock.local_port(true), &raw mut (*memory).owner);
+            let netns = sock.netns();
+            (*owners::place(memory)).netns = netns;
+            owners::inherit_from_port(netns, sock.local_port(true), &raw mut (*memory).owner);
         }
     }
 }
@@ -126,23 +138,37 @@ fn closes(sock: Sock<impl Structure>, old: u8, new: u8) -> bool {
     match new {
         FIN_WAIT1 => old == ESTABLISHED || old == SYN_RECV,
         LAST_ACK => true,
-        // An orphan, as most are by then, is told by the first question.
-        CLOSE => old != SYN_SENT && sock.has_file() && sock.is_shut(),
+        // An orphan, as most are by then, is told by what costs less to read.
+        CLOSE => old != SYN_SENT && !sock.is_dead() && sock.is_shut() && sock.has_file(),
         _ => false,
     }
 }
 
+/// The socket's network namespace, from its place where that was looked up before.
+///
 /// # Safety
 /// `memory` must be a live map value.
 #[inline(always)]
-unsafe fn last_step(memory: *mut Memory) -> Step {
+unsafe fn netns(sock: Sock<impl Structure>, memory: *mut Memory) -> u32 {
+    // SAFETY: by contract.
+    let known = unsafe { (*owners::place(memory)).netns };
+    if known == 0 { sock.netns() } else { known }
+}
+
+/// When the socket entered the state that it leaves; 0 if that was not seen.
+///
+/// # Safety
+/// `memory` must be a live map value.
+#[inline(always)]
+unsafe fn since(memory: *mut Memory, old: u8) -> u64 {
     // SAFETY: by contract; the index is masked to the array's length.
     unsafe {
         let count = (*memory).step_count;
         if count == 0 {
-            return Step(0);
+            return 0;
         }
         let index = (count - 1) as usize & (tcpwatch_common::owner::STEPS - 1);
-        (&raw const (*memory).steps).cast::<Step>().add(index).read()
+        let last = (&raw const (*memory).steps).cast::<Step>().add(index).read();
+        if last.state() == old { last.at_ns() } else { 0 }
     }
 }

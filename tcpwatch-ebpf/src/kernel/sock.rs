@@ -2,10 +2,10 @@
 
 use super::config::config;
 use super::field::{Structure, at, field, has_field};
-use crate::words;
+use crate::{emit, words};
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::owner::Memory;
-use tcpwatch_common::record::{Listen, Socket, TimeWait};
+use tcpwatch_common::record::{Listen, Socket, TimeWait, flag};
 use tcpwatch_common::state;
 
 const AF_INET6: u16 = 10;
@@ -59,15 +59,21 @@ impl<S: Structure> Sock<S> {
     pub fn local_port(self, full: bool) -> u16 {
         let num: u16 = field!(self.0, sock_num);
         if num == 0 && full {
-            return u16::from_be(field!(self.0.address(), inet_sport));
+            return self.0.tcp().map_or(0, |tcp| u16::from_be(field!(tcp, inet_sport)));
         }
         num
     }
 
     #[inline(always)]
     pub fn flow(self, full: bool) -> Flow {
+        self.flow_in(self.netns(), full)
+    }
+
+    /// [`Self::flow`] where the network namespace is known.
+    #[inline(always)]
+    pub fn flow_in(self, netns: u32, full: bool) -> Flow {
         if S::CALLS && config!(socket_head) == 1 {
-            return self.flow_by_head(full);
+            return self.flow_by_head(netns, full);
         }
         let family: u16 = field!(self.0, sock_family);
         let (local, remote) = if family == AF_INET6 {
@@ -80,13 +86,13 @@ impl<S: Structure> Sock<S> {
             remote,
             local_port: self.local_port(full),
             remote_port: u16::from_be(field!(self.0, sock_dport)),
-            netns: self.netns(),
+            netns,
         }
     }
 
-    /// [`Self::flow`] where `struct sock_common` begins as it does in every kernel so far: its first 20 bytes in one read.
+    /// [`Self::flow_in`] where `struct sock_common` begins as it does in every kernel so far: its first 20 bytes in one read.
     #[inline(always)]
-    fn flow_by_head(self, full: bool) -> Flow {
+    fn flow_by_head(self, netns: u32, full: bool) -> Flow {
         let [daddr, rcv_saddr, _, ports, family]: [u32; 5] = self.0.words(0);
         let (local, remote) =
             if family as u16 == AF_INET6 { self.v6() } else { (Addr::v4(rcv_saddr), Addr::v4(daddr)) };
@@ -96,7 +102,7 @@ impl<S: Structure> Sock<S> {
             remote,
             local_port: if num == 0 { self.local_port(full) } else { num },
             remote_port: u16::from_be(ports as u16),
-            netns: self.netns(),
+            netns,
         }
     }
 
@@ -156,8 +162,8 @@ impl<S: Structure> Sock<S> {
     #[inline(always)]
     pub unsafe fn sum_up(self, into: *mut Memory, old: u8) {
         let Some(tcp) = self.0.tcp() else { return };
-        let bytes = (payload_received(tcp, field!(tcp, sock_flags)), field!(tcp, tcp_bytes_sent));
-        let error: i32 = field!(tcp, sock_err);
+        let bytes = (payload_received(tcp, field!(self.0, sock_flags)), field!(tcp, tcp_bytes_sent));
+        let error: i32 = field!(self.0, sock_err);
         // SAFETY: by contract.
         unsafe {
             (*into).bytes_received = bytes.0;
@@ -189,10 +195,10 @@ impl<S: Structure> Sock<S> {
             unsafe { words::zero(into) };
             return;
         };
-        let flags: u64 = field!(tcp, sock_flags);
+        let flags: u64 = field!(self.0, sock_flags);
         let details = (
             field!(tcp, tcp_linger2),
-            field!(tcp, sock_lingertime),
+            field!(self.0, sock_lingertime),
             field!(tcp, tcp_snd_una),
             field!(tcp, tcp_snd_nxt),
             field!(tcp, tcp_rcv_nxt),
@@ -262,6 +268,22 @@ impl Sock {
     pub fn is_unhashed(self) -> bool {
         let pprev: u64 = field!(self.0, sock_pprev);
         pprev == 0
+    }
+
+    /// Where a listener is bound, as bits of `record::flag`.
+    ///
+    /// kernel: v5.10.. net/ipv6/af_inet6.c `__inet6_bind`: a wildcard of IPv6 leaves `sk_rcv_saddr` 0 too
+    #[inline(always)]
+    pub fn bound(self) -> u32 {
+        let family: u16 = field!(self.0, sock_family);
+        let v4: u32 = field!(self.0, sock_rcv_saddr);
+        let v6: [u64; 2] = field!(self.0, sock_v6_rcv_saddr);
+        let is_v6 = family == AF_INET6;
+        let any = v4 == 0 && (!is_v6 || v6[0] | v6[1] == 0);
+        let known = self.exists();
+        emit::bit(known && any && !is_v6, flag::ANY_V4)
+            | emit::bit(known && any && is_v6, flag::ANY_V6)
+            | emit::bit(known && !any, flag::ONE_ADDRESS)
     }
 
     /// Half-open requests that are young, of a listener.

@@ -255,6 +255,9 @@ struct Step {
 
 #[derive(Deserialize)]
 struct Listen {
+    /// Captures of before it was told lack it.
+    #[serde(default)]
+    local: Option<End>,
     #[serde(deserialize_with = "queue")]
     queue: Option<Queue>,
     #[serde(deserialize_with = "stage")]
@@ -355,6 +358,7 @@ impl EventLine {
                 .map(|step| HistoryStep { state: step.state.0, for_us: step.for_us })
                 .collect(),
             listen: self.listen.map(|listen| ListenInfo {
+                local: listen.local.map(Endpoint::from),
                 queue: listen.queue,
                 stage: listen.stage,
                 len: listen.len,

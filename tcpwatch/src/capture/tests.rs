@@ -88,6 +88,7 @@ fn full(kind: EventKind) -> Event {
             HistoryStep { state: "ESTABLISHED", for_us: Some(3) },
         ],
         listen: Some(ListenInfo {
+            local: Some(Endpoint { addr: "::".parse().unwrap(), port: 8443 }),
             queue: Some(Queue::Accept),
             stage: Stage::Ack,
             len: 3,

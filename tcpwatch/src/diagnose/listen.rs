@@ -71,7 +71,8 @@ fn info(listen: &Listen, queue: Option<Queue>, stage: Stage, action: ListenActio
     let somaxconn = (listen.somaxconn != 0).then_some(listen.somaxconn);
     // The kernel keeps only the smaller of the two.
     let backlog = somaxconn.and_then(|limit| (listen.accept_max < limit).then_some(listen.accept_max));
-    ListenInfo { queue, stage, len, max: listen.accept_max, backlog, somaxconn, action, pressure: None }
+    let max = listen.accept_max;
+    ListenInfo { local: None, queue, stage, len, max, backlog, somaxconn, action, pressure: None }
 }
 
 /// A process that did not accept for so long while connections wait does not keep up, it has stopped.

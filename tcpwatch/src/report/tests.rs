@@ -47,6 +47,7 @@ fn event(number: u64) -> Event {
         ],
         packet: Some(PacketInfo { seq: 1, ack: 2, flags: 0x10, window: 3, len: 0 }),
         listen: (kind == EventKind::ListenDrop).then_some(ListenInfo {
+            local: None,
             queue: Some(Queue::Accept),
             stage: Stage::Syn,
             len: 17,

@@ -139,6 +139,7 @@ fn full(pid: u32, comm: &str) -> Event {
         owner(pid, comm, "listen"),
     );
     event.listen = Some(ListenInfo {
+        local: None,
         queue: Some(Queue::Accept),
         stage: Stage::Syn,
         len: 6,

@@ -1,5 +1,6 @@
 //! Connections that the host turned away: full queues, cookies, no way back; and strays at a listener.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use anyhow::{Result, bail};
@@ -96,8 +97,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// A listener, and raw peers that fill its accept queue to `len`.
 fn filled(s: &mut Stage, backlog: i32, len: u16) -> Result<(Actor, i32)> {
+    filled_at(s, s.family.any(PORT), backlog, len)
+}
+
+fn filled_at(s: &mut Stage, at: SocketAddr, backlog: i32, len: u16) -> Result<(Actor, i32)> {
     let srv = s.server("srv")?;
-    let listener = s.listener(&srv, PORT, backlog)?;
+    let listener = s.listener_at(&srv, at, backlog)?;
     for number in 0..len {
         s.raw(number)?.open()?;
     }
@@ -112,7 +117,16 @@ fn queue(
     len: RangeInclusive<u64>,
     max: u64,
 ) -> Listen {
-    Listen { queue, stage, action, len: Some(len), max: Some(max), backlog: Some(max), somaxconn: Some(4096) }
+    Listen {
+        local: None,
+        queue,
+        stage,
+        action,
+        len: Some(len),
+        max: Some(max),
+        backlog: Some(max),
+        somaxconn: Some(4096),
+    }
 }
 
 /// The queue holds one more than the backlog.
@@ -131,10 +145,13 @@ fn accept_full_syn(s: &mut Stage) -> Result<()> {
 
 fn somaxconn(s: &mut Stage) -> Result<()> {
     s.pair.server.sysctl("core/somaxconn", "2")?;
-    let (srv, _) = filled(s, 50, 3)?;
+    // Bound to the one address, as not every server is to all.
+    let at = s.family.server(PORT);
+    let (srv, _) = filled_at(s, at, 50, 3)?;
     let mut late = s.raw(9)?;
     late.send(SYN, 0)?;
     let full = Listen {
+        local: Some(at),
         // Where the kernel keeps it, the number that the program asked for is gone: only the limit is left.
         backlog: None,
         somaxconn: Some(2),

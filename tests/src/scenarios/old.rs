@@ -139,6 +139,7 @@ fn old_full(s: &mut Stage) -> Result<()> {
     let mut late = s.raw(9)?;
     late.send(SYN, 0)?;
     let full = Listen {
+        local: None,
         queue: "accept",
         stage: "syn",
         action: "dropped",

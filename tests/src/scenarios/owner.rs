@@ -274,6 +274,7 @@ fn reuseport_drop(s: &mut Stage) -> Result<()> {
             continue;
         }
         let full = Listen {
+            local: None,
             queue: "accept",
             stage: "syn",
             action: "dropped",

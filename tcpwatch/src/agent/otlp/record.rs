@@ -121,6 +121,8 @@ fn circumstances(all: &mut Attributes, event: &Event) {
         all.add("tcpwatch.history", steps.collect::<Vec<_>>());
     }
     if let Some(listen) = &event.listen {
+        all.add_known("tcpwatch.listen.address", listen.local.map(|local| local.addr.to_string()));
+        all.add_known("tcpwatch.listen.port", listen.local.map(|local| u32::from(local.port)));
         all.add_known("tcpwatch.listen.queue", listen.queue.map(|queue| queue.name()));
         all.add("tcpwatch.listen.stage", listen.stage.name());
         all.add("tcpwatch.listen.len", listen.len);

@@ -102,6 +102,7 @@ struct HistoryStep {
 
 #[derive(Debug, Serialize)]
 struct Listen {
+    local: Option<Endpoint>,
     queue: Option<&'static str>,
     stage: &'static str,
     len: u32,
@@ -222,6 +223,7 @@ impl<'a> From<&'a event::Cause> for Cause<'a> {
 impl From<&event::ListenInfo> for Listen {
     fn from(listen: &event::ListenInfo) -> Self {
         Self {
+            local: listen.local.as_ref().map(endpoint),
             queue: listen.queue.map(event::Queue::name),
             stage: listen.stage.name(),
             len: listen.len,

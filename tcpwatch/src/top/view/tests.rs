@@ -46,6 +46,7 @@ fn event(kind: EventKind, second: u64, id: &'static str, owner: OwnerInfo, ends:
 
 pub(in crate::top) fn drop_at(local: &str, count: u64) -> Event {
     let listen = ListenInfo {
+        local: None,
         queue: Some(Queue::Accept),
         stage: Stage::Syn,
         len: 129,

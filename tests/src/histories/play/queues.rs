@@ -93,7 +93,7 @@ impl Scene<'_> {
 
 fn queue(queue: &'static str, stage: &'static str, action: &'static str, len: u64, backlog: u64) -> Listen {
     let (max, backlog) = (Some(backlog), Some(backlog));
-    Listen { queue, stage, action, len: Some(len..=len), max, backlog, somaxconn: Some(4096) }
+    Listen { local: None, queue, stage, action, len: Some(len..=len), max, backlog, somaxconn: Some(4096) }
 }
 
 pub(super) fn accept_full<'p>(p: &'p Player<'_>, rng: &mut Rng) -> Result<Rest<'p>> {

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::{Value, json};
 
 /// An attribute, and where the JSON has it. A name ends in `~` where its value is a state, in the words of the conventions.
-const NAMES: [(&str, &str); 43] = [
+const NAMES: [(&str, &str); 45] = [
     ("network.local.address", "/local/addr"),
     ("network.local.port", "/local/port"),
     ("network.peer.address", "/remote/addr"),
@@ -38,6 +38,8 @@ const NAMES: [(&str, &str); 43] = [
     ("tcpwatch.task.pid", "/task/pid"),
     ("tcpwatch.task.comm", "/task/comm"),
     ("tcpwatch.task.context", "/task/context"),
+    ("tcpwatch.listen.address", "/listen/local/addr"),
+    ("tcpwatch.listen.port", "/listen/local/port"),
     ("tcpwatch.listen.queue", "/listen/queue"),
     ("tcpwatch.listen.stage", "/listen/stage"),
     ("tcpwatch.listen.len", "/listen/len"),
