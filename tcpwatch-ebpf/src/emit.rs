@@ -92,7 +92,7 @@ impl Event {
     #[inline(always)]
     pub fn listen(&mut self, listen: &Listen) -> &mut Self {
         self.listen = *listen;
-        self.flags |= flag::LISTEN;
+        self.flags |= flag::LISTEN | Sock(self.sock).bound();
         self
     }
 
@@ -351,7 +351,7 @@ unsafe fn fill(
         task::describe(&raw mut (*record).task);
         (*record).packet = event.packet;
         (*record).listen = event.listen;
-        flags |= listener(event, &raw mut (*record).listener);
+        listener(event, &raw mut (*record).listener);
         (*record).timewait = event.timewait;
         words::copy(&raw mut (*record).present, &raw const (*found).present);
         words::copy(&raw mut (*record).past, &raw const (*found).past);
@@ -382,17 +382,17 @@ unsafe fn fill(
     }
 }
 
-/// What the listener that the event is about did lately, and, as flags, where it is bound.
+/// What the listener that the event is about did lately.
 ///
 /// # Safety
 /// `into` must be writable.
 #[inline(always)]
-unsafe fn listener(event: &Event, into: *mut Listener) -> u32 {
+unsafe fn listener(event: &Event, into: *mut Listener) {
     // SAFETY: by contract; `port` is a map value just found.
     unsafe {
         words::zero(into);
         if event.flags & flag::LISTEN == 0 {
-            return 0;
+            return;
         }
         (*into).young = Sock(event.sock).young_requests();
         let key = PortKey { netns: event.flow.netns, port: u32::from(event.flow.local_port) };
@@ -401,12 +401,11 @@ unsafe fn listener(event: &Event, into: *mut Listener) -> u32 {
             (*into).last_accept_ns = (*port).last_accept_ns;
         }
     }
-    Sock(event.sock).bound()
 }
 
 /// `bits` if `yes`, without a branch.
 #[inline(always)]
-pub fn bit(yes: bool, bits: u32) -> u32 {
+fn bit(yes: bool, bits: u32) -> u32 {
     u32::from(yes) * bits
 }
 

@@ -186,38 +186,24 @@ pub unsafe fn step(memory: *mut Memory, state: u8, at_ns: u64) {
     }
 }
 
-/// Where a connection that closes is to be filed, by the addresses in its [`place`].
+/// Files a closed connection under its addresses, which are noted in its [`place`].
 ///
 /// # Safety
 /// `memory` must come from [`find`], [`memory`] or [`renew`].
 #[inline(always)]
-pub unsafe fn plot(memory: *mut Memory) -> Option<tables::Plot> {
+pub unsafe fn bury(memory: *mut Memory, sock: Sock<impl Structure>, old_state: u8, now: u64) -> Option<()> {
     // SAFETY: by contract.
-    let flow = unsafe { &*place(memory) };
+    let flow = unsafe { *place(memory) };
     if flow.remote_port == 0 {
         return None;
     }
-    tables::plot(flow)
-}
-
-/// Files a closed connection.
-///
-/// # Safety
-/// `memory` must come from [`find`], [`memory`] or [`renew`], and `plot` be its [`plot`].
-#[inline(always)]
-pub unsafe fn bury(
-    memory: *mut Memory,
-    sock: Sock<impl Structure>,
-    old_state: u8,
-    now: u64,
-    plot: tables::Plot,
-) -> Option<()> {
-    // SAFETY: by contract.
+    let plot = tables::plot(&flow)?;
+    // SAFETY: by contract, and the plot is the flow's.
     unsafe {
         sock.sum_up(memory, old_state);
         (*memory).end_state = old_state;
         (*memory).end_ns = now;
-        tables::bury(memory, place(memory), plot, now)
+        tables::bury(memory, &flow, plot, now)
     }
 }
 

@@ -309,9 +309,9 @@ pub fn plot(flow: &Flow) -> Option<Plot> {
 /// Files an ended connection; the oldest makes room.
 ///
 /// # Safety
-/// `memory` and `flow` must be readable, and `plot` that of `flow`.
+/// `memory` must be readable, and `plot` that of `flow`.
 #[inline(always)]
-pub unsafe fn bury(memory: *const Memory, flow: *const Flow, plot: Plot, now: u64) -> Option<()> {
+pub unsafe fn bury(memory: *const Memory, flow: &Flow, plot: Plot, now: u64) -> Option<()> {
     let tick = table::tick(now);
     let row = TABLES.get_ptr_mut(0)?;
     // SAFETY: a per-CPU map value, which no other program than this one writes this part of; by contract.

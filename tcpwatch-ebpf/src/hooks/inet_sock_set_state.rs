@@ -37,8 +37,6 @@ fn handle(context: &impl Hooked) -> Option<()> {
         if new == CLOSE_WAIT || deliver_states || (ends && (*owners::place(memory)).remote_port == 0) {
             *owners::place(memory) = sock.flow_in(netns(sock, memory), true);
         }
-        // As early as can be, for it fetches memory that nothing has to wait for yet.
-        let plot = if ends { owners::plot(memory) } else { None };
         if (*memory).step_count == 0 && !begins(old, new) {
             // In this state since before tcpwatch looked.
             owners::step(memory, old, 0);
@@ -49,11 +47,11 @@ fn handle(context: &impl Hooked) -> Option<()> {
         if new == FIN_WAIT1 || new == LAST_ACK {
             (*memory).fin_by_close = u8::from(sock.is_shut());
         }
-        if ends && (*memory).owner.how == how::LISTENER {
-            owners::expire_inherited(&raw mut (*memory).owner, sock.has_file(), sock.is_dead());
-        }
-        if let Some(plot) = plot {
-            owners::bury(memory, sock, old, now, plot);
+        if ends {
+            if (*memory).owner.how == how::LISTENER {
+                owners::expire_inherited(&raw mut (*memory).owner, sock.has_file(), sock.is_dead());
+            }
+            owners::bury(memory, sock, old, now);
         }
         if deliver_states {
             let mut flags = if sock.owned() { flag::OWNED } else { 0 };

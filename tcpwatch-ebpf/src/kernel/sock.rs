@@ -2,7 +2,7 @@
 
 use super::config::config;
 use super::field::{Structure, at, field, has_field};
-use crate::{emit, words};
+use crate::words;
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::owner::Memory;
 use tcpwatch_common::record::{Listen, Socket, TimeWait, flag};
@@ -278,12 +278,10 @@ impl Sock {
         let family: u16 = field!(self.0, sock_family);
         let v4: u32 = field!(self.0, sock_rcv_saddr);
         let v6: [u64; 2] = field!(self.0, sock_v6_rcv_saddr);
-        let is_v6 = family == AF_INET6;
-        let any = v4 == 0 && (!is_v6 || v6[0] | v6[1] == 0);
-        let known = self.exists();
-        emit::bit(known && any && !is_v6, flag::ANY_V4)
-            | emit::bit(known && any && is_v6, flag::ANY_V6)
-            | emit::bit(known && !any, flag::ONE_ADDRESS)
+        let not_v6 = words::is_some(u64::from(family ^ AF_INET6));
+        let one = words::is_some(u64::from(v4) | (v6[0] | v6[1]) & not_v6.wrapping_sub(1)) as u32;
+        let not_v6 = not_v6 as u32;
+        one * flag::ONE_ADDRESS | (one ^ 1) * (not_v6 * flag::ANY_V4 | (not_v6 ^ 1) * flag::ANY_V6)
     }
 
     /// Half-open requests that are young, of a listener.
