@@ -285,7 +285,7 @@ pub(super) struct KernelArgs {
     /// Types (BTF) of the running kernel, where it does not show them itself
     #[arg(long, value_name = "FILE", help_heading = "Kernel", hide_short_help = true)]
     pub(super) btf: Option<PathBuf>,
-    /// Ring buffer for events, a power of two [default: 4M]
+    /// Ring buffer for events, a power of two [default: 4M, with states 16M]
     #[arg(long, value_name = "SIZE", help_heading = "Kernel", hide_short_help = true)]
     pub(super) buffer: Option<String>,
     /// Live sockets to remember [default: 64K]

@@ -12,10 +12,14 @@ use crate::sink::time;
 use crate::source::TABLE;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tcpwatch_common::config::deliver;
 use tcpwatch_common::filter::Filter;
 
 /// Ring buffer in bytes when nobody says otherwise: some thousand events.
 const DEFAULT_BUFFER: u32 = 4 << 20;
+/// The same where every state of every connection is told: a tenth of a second of what one core of load can do, for as long may the
+/// machine leave tcpwatch without a CPU.
+const DEFAULT_BUFFER_STATES: u32 = 16 << 20;
 
 /// Honest programs close within seconds of the peer's FIN.
 const CLOSE_WAIT_AFTER: Duration = Duration::from_secs(60);
@@ -339,9 +343,11 @@ pub(super) fn watch(
     };
     filter.active = u32::from(filter != Filter::NONE);
     readable(btf.as_deref())?;
+    let deliver = if read.is_some() && events.is_empty() { u32::MAX } else { values::events(&events)? };
+    let usual = if deliver & deliver::STATE != 0 { DEFAULT_BUFFER_STATES } else { default.buffer };
     Ok(WatchOptions {
         filter,
-        deliver: if read.is_some() && events.is_empty() { u32::MAX } else { values::events(&events)? },
+        deliver,
         cgroup: of_capture,
         write,
         close_wait_after: close_wait_after
@@ -366,7 +372,7 @@ pub(super) fn watch(
             ],
         )?,
         btf,
-        buffer: buffer.map_or(Ok(default.buffer), |text| values::buffer("--buffer", &text))?,
+        buffer: buffer.map_or(Ok(usual), |text| values::buffer("--buffer", &text))?,
         sockets: sockets.map_or(Ok(default.sockets), |text| values::entries("--sockets", &text))?,
         ended: ended.map_or(Ok(default.ended), |text| values::entries("--ended", &text))?,
         read,

@@ -80,6 +80,12 @@ fn every_flag_arrives() {
 }
 
 #[test]
+fn states_are_many_and_have_a_larger_buffer() {
+    assert_eq!((trace("").buffer, trace("--events all").buffer), (4 << 20, 16 << 20));
+    assert_eq!(trace("--events rst,state --buffer 1M").buffer, 1 << 20);
+}
+
+#[test]
 fn a_capture_is_read_with_all_it_has() {
     let options = trace("-r a.pcapng -p 99 --netns 3 --cgroup /a.slice port 80");
     assert_eq!(options.read, Some("a.pcapng".into()));
