@@ -26,7 +26,6 @@ use leak::Leak;
 use site::Site;
 use smol_str::SmolStr;
 use std::cell::OnceCell;
-use std::net::IpAddr;
 use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::record::{Record, StateRecord, Task, flag, kind};
 use tcpwatch_common::state as states;
@@ -116,14 +115,9 @@ fn queues(raw: &Record, site: &Site<'_>, ctx: &Context<'_>) -> Option<ListenInfo
 
 /// Where the listener is bound.
 fn bound(raw: &Record) -> Option<Endpoint> {
-    let any = if raw.flags & flag::ANY_V4 != 0 {
-        Some(IpAddr::from([0; 4]))
-    } else if raw.flags & flag::ANY_V6 != 0 {
-        Some(IpAddr::from([0; 16]))
-    } else {
-        (raw.flags & flag::ONE_ADDRESS != 0).then(|| raw.flow.local.ip())
-    };
-    any.map(|addr| Endpoint { addr, port: raw.flow.local_port })
+    let places = endpoint(&raw.flow.local, raw.flow.local_port).listeners();
+    let flags = [flag::ONE_ADDRESS, flag::ANY_V4, flag::ANY_V6];
+    flags.iter().zip(places).find(|(flag, _)| raw.flags & **flag != 0).map(|(_, place)| place)
 }
 
 /// For an RST drawn by a connection that was refused its slot: the table at the last refusal, because the RST itself comes

@@ -189,11 +189,11 @@ impl<'a> Stage<'a> {
     }
 
     /// A listener of `actor` on all addresses.
-    /// A listener on all addresses.
     pub fn listener(&self, actor: &Actor, port: u16, backlog: i32) -> Result<i32> {
         self.listener_at(actor, self.family.any(port), backlog)
     }
 
+    /// The same on one address.
     pub fn listener_at(&self, actor: &Actor, at: SocketAddr, backlog: i32) -> Result<i32> {
         let fd = actor.socket(self.family.server_v6())?;
         actor.set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;

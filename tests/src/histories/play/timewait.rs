@@ -32,7 +32,6 @@ pub(super) fn begin<'p>(p: &'p Player<'_>, link: Link, rng: &mut Rng) -> Result<
         // On a machine that stood still the timer may have been faster than we are.
         let in_time = || started.elapsed() < Duration::from_secs(TIGHT_FIN_TIMEOUT) * 3 / 4;
         let refused = state.is_none();
-        let mut ways = Vec::new();
         let mut expired = refused && !in_time();
         if let (Then::SendLate, false) = (then, refused) {
             p.scene.wait_state(near, None)?;
@@ -64,19 +63,17 @@ pub(super) fn begin<'p>(p: &'p Player<'_>, link: Link, rng: &mut Rng) -> Result<
             late(near, "tw-bucket-overflow").times(1..=2),
             got.clone().states(&["LAST_ACK", "CLOSE_WAIT"]),
         ];
+        // Possible where it was seen in FIN_WAIT2 too: that is set before the place in the table is asked for. The kernel's own count
+        // of refusals is held against the way that is taken.
+        let mut ways = vec![turned_away];
         match (then, refused) {
-            (_, true) => ways.push(turned_away),
-            // FIN_WAIT2 is set before the place in the table is asked for: who looks in between sees it although it is refused.
-            // The kernel's own count of refusals is held against the way that is taken.
-            (Then::SendLate, false) => ways.push(turned_away),
+            (_, true) | (Then::SendLate, false) => {}
             (Then::Send, false) => {
-                ways.push(turned_away);
                 ways.push(vec![ends::after_close(near), got.clone()]);
                 expired = !in_time();
             }
             (Then::Close, false) if p.scene.state(near)?.is_some() => ways = ends::orderly_ways(&link),
             (Then::Close, false) => {
-                ways.push(turned_away);
                 // The socket itself waited in FIN_WAIT2. It needs its place only now, and the peer's FIN was answered.
                 ways.push(vec![Expect { states: vec!["FIN_WAIT2", "TIME_WAIT"], ..refusal(near) }]);
                 expired = !in_time();
