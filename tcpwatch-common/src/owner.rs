@@ -185,8 +185,8 @@ pub const USER_FRAMES: usize = 32;
 #[repr(C)]
 pub struct Life {
     pub memory: Memory,
-    /// Filled when the socket enters CLOSE_WAIT, so that whoever goes through the table can say which connection it is;
-    /// empty before, and when the socket is gone.
+    /// Filled when the socket enters CLOSE_WAIT, so that whoever goes through the table can say which connection it is; empty
+    /// before, and when the socket is gone. (Its network namespace when it is made, where its listener is known.)
     pub flow: Flow,
     /// The user stack that the owner read from last: its id in the table of stacks, plus 1. 0: it has not read since tcpwatch
     /// looked, or the stack could not be kept.

@@ -144,6 +144,12 @@ const fn mask(value: u64) -> u64 {
     (value as i64 >> 63) as u64
 }
 
+/// All ones if any bit is set, else 0, without a branch.
+#[inline(always)]
+pub fn any(word: u64) -> u64 {
+    mask(word | 0u64.wrapping_sub(word))
+}
+
 /// The first place of a line whose key differs in none of these bits; their number without.
 #[inline(always)]
 pub fn place<const WAYS: usize>(line: &[u64; WAYS], key: u64, bits: u64) -> u32 {
@@ -152,7 +158,7 @@ pub fn place<const WAYS: usize>(line: &[u64; WAYS], key: u64, bits: u64) -> u32 
     while way > 0 {
         way -= 1;
         let differs = (line[way] ^ key) & bits;
-        let keep = mask(differs | 0u64.wrapping_sub(differs));
+        let keep = any(differs);
         found = way as u64 ^ ((found ^ way as u64) & keep);
     }
     found as u32
@@ -165,7 +171,7 @@ pub fn oldest(line: &DeadLine, tick: u64) -> u32 {
     let mut way = 0;
     while way < line.len() {
         let key = line[way];
-        let free = !mask(key | 0u64.wrapping_sub(key));
+        let free = !any(key);
         let age = tick.wrapping_sub(key >> (HASH_BITS + AT_BITS)) & TICK | free & TICK;
         let rank = age << 3 | way as u64;
         let more = best.wrapping_sub(rank);

@@ -46,7 +46,7 @@ pub static LIVE_KEYS: Array<LiveLine> = Array::with_max_entries(65_536 / table::
 pub static DEAD: Array<Grave> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
 /// Who writes where in [`DEAD`].
 #[map]
-pub static DEAD_CHUNKS: Array<Chunk> = Array::with_max_entries(65_536 / table::CHUNK, BPF_F_MMAPABLE);
+pub static DEAD_CHUNKS: Array<Chunk> = Array::with_max_entries(65_536 / table::CHUNK, 0);
 /// The piece of [`DEAD`] that is to be taken next, more or less: CPUs that take one at the same moment may set it back a little.
 #[map]
 pub static DEAD_NEXT: Array<u32> = Array::with_max_entries(1, 0);

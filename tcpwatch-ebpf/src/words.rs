@@ -1,6 +1,4 @@
-//! Copies, clearings and questions, word by word.
-
-use core::arch::asm;
+//! Copies and clearings, word by word.
 
 /// Copies a value whose size and alignment are multiples of eight.
 ///
@@ -33,13 +31,4 @@ pub unsafe fn zero<T>(value: *mut T) {
         unsafe { value.cast::<u64>().add(i).write_volatile(0) };
         i += 1;
     }
-}
-
-/// 1 if any bit is set, else 0, without a branch, which would be two ways for the verifier to walk what follows.
-#[inline(always)]
-pub fn is_some(word: u64) -> u64 {
-    let mut some = word | 0u64.wrapping_sub(word);
-    // SAFETY: a shift of a register. In assembler, or the compiler would make a comparison of it, which is a branch here.
-    unsafe { asm!("{0} >>= 63", inout(reg) some, options(pure, nomem, nostack)) };
-    some
 }

@@ -30,13 +30,8 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let memory = memory(sock, old, new)?;
     let now = emit::now();
     let deliver_states = config!(deliver) & deliver::STATE != 0;
-    let ends = new == CLOSE && old != LISTEN;
     // SAFETY: `memory` is a map value just found.
     unsafe {
-        // A connection that was in CLOSE_WAIT has its place already.
-        if new == CLOSE_WAIT || deliver_states || (ends && (*owners::place(memory)).remote_port == 0) {
-            *owners::place(memory) = sock.flow_in(netns(sock, memory), true);
-        }
         if (*memory).step_count == 0 && !begins(old, new) {
             // In this state since before tcpwatch looked.
             owners::step(memory, old, 0);
@@ -46,6 +41,11 @@ fn handle(context: &impl Hooked) -> Option<()> {
         owners::step(memory, new, now);
         if new == FIN_WAIT1 || new == LAST_ACK {
             (*memory).fin_by_close = u8::from(sock.is_shut());
+        }
+        let ends = new == CLOSE && old != LISTEN;
+        // A connection that was in CLOSE_WAIT has its place already.
+        if new == CLOSE_WAIT || deliver_states || (ends && (*owners::place(memory)).remote_port == 0) {
+            *owners::place(memory) = sock.flow_in(netns(sock, memory), true);
         }
         if ends {
             if (*memory).owner.how == how::LISTENER {

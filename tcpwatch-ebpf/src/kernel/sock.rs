@@ -7,6 +7,7 @@ use tcpwatch_common::flow::{Addr, Flow};
 use tcpwatch_common::owner::Memory;
 use tcpwatch_common::record::{Listen, Socket, TimeWait, flag};
 use tcpwatch_common::state;
+use tcpwatch_common::table::any;
 
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
@@ -270,7 +271,7 @@ impl Sock {
         pprev == 0
     }
 
-    /// Where a listener is bound, as bits of `record::flag`.
+    /// Where a listener is bound, as bits of `record::flag`. Without a branch, which would be two ways for the verifier to walk what follows.
     ///
     /// kernel: v5.10.. net/ipv6/af_inet6.c `__inet6_bind`: a wildcard of IPv6 leaves `sk_rcv_saddr` 0 too
     #[inline(always)]
@@ -278,10 +279,12 @@ impl Sock {
         let family: u16 = field!(self.0, sock_family);
         let v4: u32 = field!(self.0, sock_rcv_saddr);
         let v6: [u64; 2] = field!(self.0, sock_v6_rcv_saddr);
-        let not_v6 = words::is_some(u64::from(family ^ AF_INET6));
-        let one = words::is_some(u64::from(v4) | (v6[0] | v6[1]) & not_v6.wrapping_sub(1)) as u32;
-        let not_v6 = not_v6 as u32;
-        one * flag::ONE_ADDRESS | (one ^ 1) * (not_v6 * flag::ANY_V4 | (not_v6 ^ 1) * flag::ANY_V6)
+        let not_v6 = any(u64::from(family ^ AF_INET6));
+        let one = any(u64::from(v4) | (v6[0] | v6[1]) & !not_v6);
+        let place = [flag::ONE_ADDRESS, flag::ANY_V4, flag::ANY_V6].map(u64::from);
+        let bound = one & place[0] | !one & (not_v6 & place[1] | !not_v6 & place[2]);
+        // Nothing is known of a socket that cannot be read.
+        (bound & any(family.into())) as u32
     }
 
     /// Half-open requests that are young, of a listener.
