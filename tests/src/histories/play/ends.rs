@@ -87,7 +87,10 @@ pub(super) fn both_close<'p>(p: &'p Player<'_>, link: Link) -> Result<Rest<'p>> 
     Ok(Box::new(move || {
         at_once(|| link.far.close(), || link.near.close())?;
         gone(p, &link)?;
-        p.tell(&link, Vec::new());
+        // Either FIN may be the one that comes late.
+        let mut ways = orderly_ways(&link);
+        ways.extend(orderly_ways(&link.clone().turned()).split_off(1));
+        p.tell_ways(&link, ways);
         Ok(())
     }))
 }
