@@ -470,6 +470,17 @@ impl Event {
             count: 1,
         }
     }
+
+    /// The listener that turned somebody away, by the name that it has among the listeners. Where it was not seen where it is
+    /// bound: the one that `stands` at the address that was asked for, or at all addresses, else that address.
+    pub fn listener(&self, stands: impl Fn(&str) -> bool) -> Option<String> {
+        if let Some(bound) = self.listen.and_then(|listen| listen.local) {
+            return Some(bound.to_string());
+        }
+        let names = self.local?.listeners().map(|end| end.to_string());
+        let [asked, ..] = &names;
+        Some(names.iter().find(|name| stands(name)).unwrap_or(asked).clone())
+    }
 }
 
 #[cfg(test)]
@@ -498,6 +509,29 @@ mod tests {
     fn an_address_is_listened_on_by_itself_or_by_all() {
         let names = samples::end("10.9.0.1:80").listeners().map(|end| end.to_string());
         assert_eq!(names, ["10.9.0.1:80", "0.0.0.0:80", "[::]:80"]);
+    }
+
+    #[test]
+    fn a_listener_is_known_by_where_it_is_bound_and_else_by_who_stands_there() {
+        let mut event = Event::new(EventKind::ListenDrop, 0, 0);
+        event.local = Some(samples::end("10.9.0.1:80"));
+        event.listen = Some(ListenInfo {
+            local: Some(samples::end("0.0.0.0:80")),
+            queue: Some(Queue::Accept),
+            stage: Stage::Syn,
+            len: 129,
+            max: 128,
+            backlog: None,
+            somaxconn: None,
+            action: ListenAction::Dropped,
+            pressure: None,
+        });
+        assert_eq!(event.listener(|name| name == "[::]:80").as_deref(), Some("0.0.0.0:80"));
+        event.listen = None;
+        assert_eq!(event.listener(|name| name == "[::]:80").as_deref(), Some("[::]:80"));
+        assert_eq!(event.listener(|_| false).as_deref(), Some("10.9.0.1:80"));
+        event.local = None;
+        assert_eq!(event.listener(|_| true), None);
     }
 
     #[test]

@@ -316,8 +316,7 @@ impl Metrics {
     fn refuse(&self, event: &Event, cause: String, process: String, container: String) {
         let mut state = lock(&self.state);
         // Where it is bound, so that it has one name here and among the queues, whatever address clients asked for.
-        let bound = event.listen.and_then(|listen| listen.local).or(event.local);
-        let listener = bound.map(|local| local.to_string()).unwrap_or_default();
+        let listener = event.listener(|_| false).unwrap_or_default();
         let key = (listener.clone(), process.clone(), container.clone());
         let known = admits(&mut state.refused, key, self.max_series);
         drop(state);

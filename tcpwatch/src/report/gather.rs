@@ -304,12 +304,9 @@ impl Gathered {
     }
 
     fn refused(&mut self, event: &Event, at: usize) {
-        let Some(local) = event.local else { return };
         let netns = event.netns.unwrap_or(0);
-        // The one that stands there, on this address or on all.
-        let names = local.listeners().map(|end| end.to_string());
-        let known = names.iter().find(|name| self.listeners.contains_key(&(netns, (*name).clone())));
-        let name = known.unwrap_or(&names[0]).clone();
+        let stands = |name: &str| self.listeners.contains_key(&(netns, name.to_owned()));
+        let Some(name) = event.listener(stands) else { return };
         let Some(row) = self.listener(netns, &name) else { return };
         row.total += event.count;
         row.refused[at] += event.count;

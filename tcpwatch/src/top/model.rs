@@ -223,15 +223,11 @@ impl Model {
         }
     }
 
-    /// A listener turned somebody away: the one that has the port, on that address or on all.
+    /// A listener turned somebody away.
     fn refused(&mut self, event: &Event, at: u64) {
-        let Some(local) = event.local else { return };
         let netns = event.netns.unwrap_or(0);
-        let names = local.listeners().map(|end| end.to_string());
-        let known = names
-            .iter()
-            .find(|name| self.listeners.get(&(netns, (*name).clone())).is_some_and(|row| row.stands));
-        let name = known.unwrap_or(&names[0]).clone();
+        let stands = |name: &str| self.listeners.get(&(netns, name.to_owned())).is_some_and(|row| row.stands);
+        let Some(name) = event.listener(stands) else { return };
         make_room(&mut self.listeners, |row| row.trend.second);
         let row = self.listeners.entry((netns, name.clone())).or_insert_with(|| ListenerRow {
             netns,
