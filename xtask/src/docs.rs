@@ -74,7 +74,7 @@ pub(crate) fn stale() -> Result<Vec<String>> {
 
 /// The unoptimised build: tests have it at hand, and it prints the same.
 fn tcpwatch() -> Result<PathBuf> {
-    cmd::run(repo::cargo().args(["build", "--quiet", "--package", "tcpwatch"]))
+    cmd::run(repo::cargo_test().args(["--quiet", "--no-run"]))
         .context("cannot build tcpwatch for its texts")?;
     Ok(repo::target_dir()?.join("debug/tcpwatch"))
 }

@@ -32,6 +32,14 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// `cargo test` of all that is of this machine. What else needs a debug build says so in the same words: cargo gives a crate that is
+/// selected alone other features, and builds most of what it depends on anew.
+pub(crate) fn cargo_test() -> Command {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--exclude=tcpwatch-ebpf"]);
+    command
+}
+
 /// The target folder as cargo sees it: `CARGO_TARGET_DIR` and `.cargo/config.toml` both count.
 pub(crate) fn target_dir() -> Result<PathBuf> {
     let json = cmd::output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;

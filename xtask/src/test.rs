@@ -418,9 +418,7 @@ fn chart() -> Result<Tally> {
 }
 
 fn unit() -> Result<Tally> {
-    let mut test = repo::cargo();
-    test.args(["test", "--workspace", "--exclude=tcpwatch-ebpf", "--no-fail-fast"]);
-    let (output, status) = cmd::tee(&mut test, "")?;
+    let (output, status) = cmd::tee(repo::cargo_test().arg("--no-fail-fast"), "")?;
     let mut tally = report::cargo_tests(&output, status.success());
     // What is pure in the kernel programs compiles for this machine too.
     if repo::root().join("tcpwatch-ebpf/src/lib.rs").exists() {
