@@ -57,6 +57,8 @@ pub struct Config {
     pub args_tcp_v6_syn_recv_sock: u32,
     /// 1: addresses, ports and family lie in the first 20 bytes of a socket, in the order in which every kernel so far has them.
     pub socket_head: u32,
+    /// 1: the task on the CPU can be had as what the verifier knows it for (5.11 and later).
+    pub typed_task: u32,
     /// Sets of the table of the living, and of that of the dead: powers of two.
     pub live_lines: u32,
     pub dead_lines: u32,
@@ -95,6 +97,7 @@ impl Config {
         args_tcp_v4_syn_recv_sock: 0,
         args_tcp_v6_syn_recv_sock: 0,
         socket_head: 0,
+        typed_task: 0,
         live_lines: 1,
         dead_lines: 1,
         frames: 0,

@@ -131,6 +131,8 @@ offsets! {
     task_group_leader "task_struct" "group_leader" Required;
     task_start_boottime "task_struct" "start_boottime" Required;
     task_flags "task_struct" "flags" Required;
+    task_pid "task_struct" "pid" Required;
+    task_tgid "task_struct" "tgid" Required;
     task_thread_pid "task_struct" "thread_pid" Optional;
     pid_level "pid" "level" Optional;
     pid_numbers "pid" "numbers" Optional;

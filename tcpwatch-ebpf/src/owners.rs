@@ -4,7 +4,7 @@ use crate::context::Hooked;
 use crate::kernel::config::config;
 use crate::kernel::field::Structure;
 use crate::kernel::sock::Sock;
-use crate::kernel::task;
+use crate::kernel::task::{self, Current};
 use crate::maps::{PORTS, SEEDS, STACKS};
 use crate::{tables, words};
 use aya_ebpf::bindings::BPF_F_USER_STACK;
@@ -37,9 +37,15 @@ pub unsafe fn place(memory: *mut Memory) -> *mut Flow {
 /// The memory of a socket, made and seeded when it is new.
 #[inline(always)]
 pub fn memory(sock: Sock) -> Option<*mut Memory> {
-    if let Some(known) = find(sock) {
-        return Some(known);
+    match find(sock) {
+        None => begin(sock),
+        known => known,
     }
+}
+
+/// The memory of a socket that is not known yet, seeded.
+#[inline(always)]
+pub fn begin(sock: Sock) -> Option<*mut Memory> {
     let fresh = renew(sock)?;
     // SAFETY: a map value just found.
     unsafe { seed(sock, &raw mut (*fresh).owner) };
@@ -90,24 +96,50 @@ pub unsafe fn inherit_from_port(netns: u32, port: u16, owner: *mut Owner) {
     }
 }
 
-/// The current process owns the socket. Nothing is written while it is known already.
+/// The current process owns the socket. Nothing is written while it is known already, but, where it `closes` the socket, whether it
+/// is exiting.
 ///
 /// # Safety
 /// `memory` must come from [`find`], [`memory`] or [`renew`].
 #[inline(always)]
-pub unsafe fn learn(memory: *mut Memory, how: u8) {
+pub unsafe fn learn(memory: *mut Memory, how: u8, closes: bool) {
     // SAFETY: by contract.
     unsafe {
+        if config!(typed_task) == 1 {
+            let task = Current::typed();
+            learn_from(|| task, memory, how, closes);
+        } else {
+            learn_from(Current::by_address, memory, how, closes);
+        }
+    }
+}
+
+/// [`learn`] from the task on this CPU, which is asked for where it is needed.
+///
+/// # Safety
+/// As for [`learn`].
+#[inline(always)]
+unsafe fn learn_from<S: Structure>(
+    task: impl Fn() -> Current<S>,
+    memory: *mut Memory,
+    how: u8,
+    closes: bool,
+) {
+    // SAFETY: by contract.
+    unsafe {
+        if closes {
+            (*memory).exiting = u8::from(task().is_exiting());
+        }
         let owner = &raw mut (*memory).owner;
-        if (*owner).root_pid == task::root_pid() && (*owner).how != how::NONE {
+        let root_pid = Current::root_pid(&task);
+        if (*owner).root_pid == root_pid && (*owner).how != how::NONE {
             // The same process: `accept` says more than what was inherited or found in /proc; a later read or write adds nothing.
             if (*owner).how == how::LISTENER {
                 (*owner).how = how;
             }
             return;
         }
-        if !task::is_kernel_thread() {
-            task::own(owner, how);
+        if task::own(task(), root_pid, owner, how) {
             // What another process read from means nothing in this one.
             (*memory.cast::<Life>()).read_stack = 0;
         }
@@ -115,20 +147,23 @@ pub unsafe fn learn(memory: *mut Memory, how: u8) {
 }
 
 /// A write by the current process.
+///
+/// # Safety
+/// As for [`learn`].
 #[inline(always)]
-pub fn written(sock: Sock) {
-    if let Some(memory) = memory(sock) {
-        // SAFETY: a map value just found.
-        unsafe { learn(memory, how::IO) };
-    }
+pub unsafe fn written(memory: *mut Memory) {
+    // SAFETY: by contract.
+    unsafe { learn(memory, how::IO, false) }
 }
 
 /// A read by the current process, from the user stack that it stands on.
+///
+/// # Safety
+/// As for [`learn`].
 #[inline(always)]
-pub fn read(sock: Sock, context: &impl Hooked) {
-    let Some(memory) = memory(sock) else { return };
-    // SAFETY: a map value just found.
-    unsafe { learn(memory, how::IO) };
+pub unsafe fn read(memory: *mut Memory, context: &impl Hooked) {
+    // SAFETY: by contract.
+    unsafe { learn(memory, how::IO, false) };
     if config!(read_stacks) != 0 {
         // SAFETY: the helper takes the program's own context and map; the memory is the beginning of a `Life`.
         unsafe {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tcpwatch::diagnose::words::{Dictionary, NO_REASONS};
 use tcpwatch::kernel::hooks::{Granted, HOOKS, Part, Plan, Rung, When, find};
 use tcpwatch::kernel::names::ReasonNames;
-use tcpwatch::kernel::shape::{self, SYSTEM_BTF, Shape};
+use tcpwatch::kernel::shape::{self, CURRENT_TASK, SYSTEM_BTF, Shape};
 use tcpwatch::kernel::version;
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
@@ -217,6 +217,14 @@ fn tcp_reset_has_the_segment_since_5_13() {
     for kernel in kernels() {
         let args = if kernel.version >= (5, 13) { 2 } else { 1 };
         assert_eq!(kernel.shape().args("tcp_reset"), args, "{}", kernel.release);
+    }
+}
+
+#[test]
+fn the_task_on_the_cpu_has_its_type_since_5_11() {
+    for kernel in kernels() {
+        let there = kernel.shape().functions.contains_key(CURRENT_TASK);
+        assert_eq!(there, kernel.version >= (5, 11), "{}", kernel.release);
     }
 }
 

@@ -31,7 +31,7 @@ fn accepted(sock: Sock) {
     }
     if let Some(memory) = owners::memory(sock) {
         // SAFETY: a map value just found.
-        unsafe { owners::learn(memory, how::ACCEPT) };
+        unsafe { owners::learn(memory, how::ACCEPT, false) };
     }
     owners::accepted(sock, emit::now());
 }

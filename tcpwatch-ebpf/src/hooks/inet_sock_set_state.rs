@@ -9,7 +9,6 @@ use crate::emit;
 use crate::kernel::config::config;
 use crate::kernel::field::Structure;
 use crate::kernel::sock::Sock;
-use crate::kernel::task;
 use crate::{owners, tables};
 use tcpwatch_common::config::deliver;
 use tcpwatch_common::hook;
@@ -43,8 +42,12 @@ fn handle(context: &impl Hooked) -> Option<()> {
             (*memory).fin_by_close = u8::from(sock.is_shut());
         }
         let ends = new == CLOSE && old != LISTEN;
-        // A connection that was in CLOSE_WAIT has its place already.
-        if new == CLOSE_WAIT || deliver_states || (ends && (*owners::place(memory)).remote_port == 0) {
+        // A connection that was closed in order has its place already: noted while it still had its port, which costs less to read.
+        if new == CLOSE_WAIT
+            || new == FIN_WAIT1
+            || deliver_states
+            || (ends && (*owners::place(memory)).remote_port == 0)
+        {
             *owners::place(memory) = sock.flow_in(netns(sock, memory), true);
         }
         if ends {
@@ -110,14 +113,13 @@ unsafe fn attribute(sock: Sock<impl Structure>, memory: *mut Memory, old: u8, ne
         } else if new == LISTEN {
             how::LISTEN
         } else if old != LISTEN && closes(sock, old, new) && sock.owned() {
-            (*memory).exiting = u8::from(task::is_exiting());
             how::IO
         } else {
             how::NONE
         };
         // At one place: it is the longest part of the program.
         if how != how::NONE {
-            owners::learn(memory, how);
+            owners::learn(memory, how, how == how::IO);
         }
         if new == LISTEN || (old == LISTEN && new == CLOSE) {
             owners::listening(sock.by_address(), memory, new == LISTEN);

@@ -15,7 +15,9 @@ fn handle(context: &impl Hooked) -> Option<()> {
     let sock = Sock(context.arg(0));
     // Strparser users read in softirq; only a process holds the lock.
     if sock.owned() {
-        owners::read(sock, context);
+        let memory = owners::memory(sock)?;
+        // SAFETY: a map value just found.
+        unsafe { owners::read(memory, context) };
     }
     Some(())
 }

@@ -11,6 +11,8 @@ entry!(handle, tcp_recvmsg_fentry, tcp_recvmsg_kprobe);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    owners::read(Sock(context.arg(0)), context);
+    let memory = owners::memory(Sock(context.arg(0)))?;
+    // SAFETY: a map value just found.
+    unsafe { owners::read(memory, context) };
     Some(())
 }

@@ -11,6 +11,8 @@ entry!(handle, tcp_sendmsg_fentry, tcp_sendmsg_kprobe);
 
 #[inline(always)]
 fn handle(context: &impl Hooked) -> Option<()> {
-    owners::written(Sock(context.arg(0)));
+    let memory = owners::memory(Sock(context.arg(0)))?;
+    // SAFETY: a map value just found.
+    unsafe { owners::written(memory) };
     Some(())
 }

@@ -15,12 +15,20 @@ pub const SYSTEM_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// The enums whose names are asked for.
 const ENUMS: [&str; 2] = ["sk_rst_reason", "skb_drop_reason"];
 
+/// The helper that hands out the task on the CPU as what the verifier knows it for, since 5.11.
+pub const CURRENT_TASK: &str = "bpf_get_current_task_btf";
+
+/// The functions that are asked for: those of hooks, and a helper.
+fn functions() -> impl Iterator<Item = &'static str> {
+    hook::ALL.iter().map(|(_, name)| *name).chain([CURRENT_TASK])
+}
+
 /// A kernel's types, with those findable that a shape is made of.
 pub fn types(data: impl Into<Bytes>) -> Result<Btf> {
     let tracepoint_types: Vec<String> =
         hook::ALL.iter().map(|(_, name)| btf::tracepoint_type(name)).collect();
     let mut wanted: Vec<&str> = Offsets::FIELDS.iter().map(|field| field.structure).collect();
-    wanted.extend(hook::ALL.iter().map(|(_, name)| *name));
+    wanted.extend(functions().map(|name| -> &str { name }));
     wanted.extend(tracepoint_types.iter().map(String::as_str));
     wanted.extend(ENUMS);
     Btf::parse(data, &wanted)
@@ -30,7 +38,8 @@ pub fn types(data: impl Into<Bytes>) -> Result<Btf> {
 pub fn reduce(data: impl Into<Bytes>) -> Result<Vec<u8>> {
     let fields: Vec<_> = Offsets::FIELDS.iter().map(|field| (field.structure, field.path)).collect();
     let hooks: Vec<_> = hook::ALL.iter().map(|(_, name)| *name).collect();
-    types(data)?.reduce(&Keep { fields: &fields, enums: &ENUMS, functions: &hooks, tracepoints: &hooks })
+    let functions: Vec<_> = functions().collect();
+    types(data)?.reduce(&Keep { fields: &fields, enums: &ENUMS, functions: &functions, tracepoints: &hooks })
 }
 
 /// The types of the running kernel, or those in a file that the user says are its types.
@@ -85,7 +94,7 @@ pub struct Numbers {
 /// What the programs and the names need to know.
 pub struct Shape {
     pub offsets: Offsets,
-    /// Argument counts of the hooked functions that the kernel's types know.
+    /// Argument counts of the functions that are asked for and that the kernel's types know.
     pub functions: HashMap<&'static str, u32>,
     pub numbers: Numbers,
     /// Argument counts of the hooked tracepoints.
@@ -126,14 +135,12 @@ impl Shape {
         if !required.is_empty() {
             bail!("they lack {}, without which nothing can be told", required.join(", "));
         }
-        let counts = |count: &dyn Fn(&str) -> Option<u32>| {
-            hook::ALL.iter().filter_map(|(_, name)| Some((*name, count(name)?))).collect()
-        };
+        let tracepoints = hook::ALL.iter().filter_map(|(_, name)| Some((*name, btf.tracepoint_args(name)?)));
         Ok(Self {
             offsets,
-            functions: counts(&|name| btf.function_args(name)),
+            functions: functions().filter_map(|name| Some((name, btf.function_args(name)?))).collect(),
             numbers: numbers(&btf),
-            tracepoints: counts(&|name| btf.tracepoint_args(name)),
+            tracepoints: tracepoints.collect(),
             reasons: names(&btf),
             missing,
         })

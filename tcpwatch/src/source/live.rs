@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::host::preflight::{self, HookStatus};
 use crate::host::seed::Seed;
 use crate::kernel::hooks::{Granted, Hook, Plan, Rung, When};
-use crate::kernel::shape::Shape;
+use crate::kernel::shape::{CURRENT_TASK, Shape};
 use crate::memory;
 use anyhow::{Context, Result, anyhow, bail};
 use aya::Ebpf;
@@ -520,6 +520,7 @@ fn configure(plan: &Plan<'_>, settings: &Settings, sizes: Sizes) -> Config {
         args_tcp_v4_syn_recv_sock: shape.args("tcp_v4_syn_recv_sock"),
         args_tcp_v6_syn_recv_sock: shape.args("tcp_v6_syn_recv_sock"),
         socket_head: flag(has_usual_head(&shape.offsets)),
+        typed_task: flag(plan.granted.typed && shape.functions.contains_key(CURRENT_TASK)),
         live_lines: sizes.sockets / table::LIVE,
         dead_lines: table::dead_lines(sizes.ended),
         storm: settings.storm.map_or(0, storm::per_window),
