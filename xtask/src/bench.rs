@@ -19,6 +19,7 @@ mod play;
 mod process;
 #[cfg(test)]
 mod sample;
+pub(crate) mod soak;
 mod stats;
 mod tools;
 mod words;
@@ -115,12 +116,12 @@ fn check(args: &Args, tools: &[Tool]) -> Result<()> {
     Ok(())
 }
 
-fn measure(args: &Args) -> Result<Results> {
+/// Where load and tool can be played, and the tcpwatch that is measured: built anew.
+fn ground(seconds: f64) -> Result<(Ground, PathBuf)> {
     if !repo::is_root() {
-        bail!("namespaces, raw frames and BPF programs need root\nhint: run `cargo xtask bench` as root");
+        bail!("namespaces, raw frames and BPF programs need root\nhint: run it as root");
     }
-    let machine = machine::look()?;
-    if machine.cores < 2 {
+    if machine::look()?.cores < 2 {
         bail!(
             "load and tool need a core each, and this machine has one\nhint: measure on a machine with two"
         );
@@ -129,7 +130,12 @@ fn measure(args: &Args) -> Result<Results> {
     let (tcpwatch, load) = dist::build_bench()?;
     let scratch = repo::target_dir()?.join("bench");
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
-    let ground = Ground { load: load.clone(), scratch, seconds: args.seconds };
+    Ok((Ground { load, scratch, seconds }, tcpwatch))
+}
+
+fn measure(args: &Args) -> Result<Results> {
+    let (ground, tcpwatch) = ground(args.seconds)?;
+    let (machine, load) = (machine::look()?, ground.load.clone());
     let start = ground.first_line_of(tcpwatch.to_str().context("the path of tcpwatch is no text")?)?;
     let hooks = words::hooks(&start)?;
     let mut tools = tools::all(&tcpwatch, &load, &hooks)?;

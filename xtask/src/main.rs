@@ -52,6 +52,8 @@ enum Verb {
     Test(test::Args),
     /// Measure what tcpwatch costs, beside rivals, and write docs/performance.md
     Bench(bench::Args),
+    /// Run tcpwatch beside a mixed load for half an hour: every RST must be told, the books balance, nothing grow
+    Soak(bench::soak::Args),
     /// Compare what each program costs, the verifier and the host, with docs/cost.md, or write it
     Cost(cost::Args),
     /// Boot real kernels in QEMU and run a command on each
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
             other => other.map(drop),
         },
         Verb::Bench(args) => bench::main(&args),
+        Verb::Soak(args) => bench::soak::main(&args),
         Verb::Cost(args) => match cost::main(&args) {
             Ok(false) => return ExitCode::FAILURE,
             other => other.map(drop),

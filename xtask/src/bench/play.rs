@@ -18,9 +18,9 @@ use super::workload::Workload;
 use crate::cmd;
 
 /// A tool that does not watch by then never will; one that does not end by then hangs.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// The kernel clears the namespace of the run before, on whatever core.
-const SETTLE: Duration = Duration::from_millis(250);
+pub(super) const SETTLE: Duration = Duration::from_millis(250);
 /// From the moment that a rival has loaded its programs until they are surely attached.
 const ATTACH: Duration = Duration::from_millis(500);
 
@@ -109,11 +109,6 @@ impl<'a> Watching<'a> {
         if text.is_empty() { "it said nothing".to_owned() } else { text.to_owned() }
     }
 
-    fn interrupt(&self) -> Result<()> {
-        // The shell's own `kill`: not every system has the program. One that is gone needs none.
-        cmd::said(Command::new("sh").args(["-c", &format!("kill -INT {} 2>&1; echo", self.pid())])).map(drop)
-    }
-
     /// Ends it, and counts what it wrote of the load's namespace.
     fn end(mut self, netns: u64, mut run: ToolRun) -> Result<ToolRun> {
         self.still_runs()?;
@@ -121,7 +116,7 @@ impl<'a> Watching<'a> {
         // The empty programs end with their input, the others as by Ctrl-C.
         drop(self.child.stdin.take());
         if self.tool.kind != Kind::Empty {
-            self.interrupt()?;
+            interrupt(self.pid())?;
         }
         let (mut asked, end) = (Instant::now(), Instant::now() + LIMIT);
         let status = loop {
@@ -134,7 +129,7 @@ impl<'a> Watching<'a> {
             // bpftrace 0.17 notices the signal only while it waits for events, and may be busy with one.
             if rival && asked.elapsed() > Duration::from_secs(1) {
                 asked = Instant::now();
-                self.interrupt()?;
+                interrupt(self.pid())?;
             }
             sleep(Duration::from_millis(5));
         };
@@ -157,6 +152,12 @@ impl<'a> Watching<'a> {
     }
 }
 
+/// Asks a tool to end, as by Ctrl-C.
+pub(super) fn interrupt(pid: u32) -> Result<()> {
+    // The shell's own `kill`: not every system has the program. One that is gone needs none.
+    cmd::said(Command::new("sh").args(["-c", &format!("kill -INT {pid} 2>&1; echo")])).map(drop)
+}
+
 /// The first line, once it is whole.
 fn first_line(file: &PathBuf) -> Result<Option<String>> {
     let mut line = String::new();
@@ -165,7 +166,7 @@ fn first_line(file: &PathBuf) -> Result<Option<String>> {
 }
 
 /// A load that is set up and waits. Its namespace ends with it.
-struct Playing {
+pub(super) struct Playing {
     child: Child,
     input: Option<ChildStdin>,
     lines: BufReader<std::process::ChildStdout>,
@@ -180,7 +181,7 @@ impl Drop for Playing {
 }
 
 impl Playing {
-    fn start(ground: &Ground, args: &[String]) -> Result<Self> {
+    pub(super) fn start(ground: &Ground, args: &[String]) -> Result<Self> {
         let mut command = Command::new(&ground.load);
         command.arg("play").args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let what = cmd::line(&command);
@@ -203,7 +204,7 @@ impl Playing {
         Ok(line.trim_end().to_owned())
     }
 
-    fn go(&mut self) -> Result<Load> {
+    pub(super) fn go(&mut self) -> Result<Load> {
         self.input.as_mut().context("a load without input")?.write_all(b"go\n")?;
         let line = self.line()?;
         serde_json::from_str(&line).with_context(|| format!("`{}` printed no figures: {line}", self.what))

@@ -43,18 +43,26 @@ pub(super) fn tcpwatch(from: impl Read, netns: u64, into: &mut ToolRun) -> Resul
 }
 
 /// The first field of each line. Lines come by the million: they are not parsed.
-fn kind(line: &str) -> Option<&str> {
+pub(super) fn kind(line: &str) -> Option<&str> {
     line.strip_prefix("{\"event\":\"")?.split('"').next()
 }
 
 /// How many events an event stands for; the field is the last but what other versions add.
-fn count(line: &str) -> Option<u64> {
-    let (_, rest) = line.rsplit_once("\"count\":")?;
+pub(super) fn count(line: &str) -> Option<u64> {
+    number(line.rsplit_once("\"count\":")?.1)
+}
+
+/// The network namespace of an event: a field before those that hold texts.
+pub(super) fn netns(line: &str) -> Option<u64> {
+    number(line.split_once("\"netns\":")?.1)
+}
+
+fn number(rest: &str) -> Option<u64> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// The books of a `summary`. Those that do not balance are an error: no figure beside them is worth anything.
-fn books(summary: &str, netns: u64) -> Result<Books> {
+pub(super) fn books(summary: &str, netns: u64) -> Result<Books> {
     let summary: Value = serde_json::from_str(summary).context("tcpwatch's summary is no JSON")?;
     let mut books = Books::default();
     for (name, hook) in summary["hooks"].as_object().context("a summary without hooks")? {
