@@ -1,7 +1,7 @@
 //! Raw records in a file, as they left the kernel: what tests replay. `TCPWATCH_RECORD=FILE` makes one.
 //!
 //! Each record is preceded by its length, four bytes little-endian. `FILE.symbols` has the functions on their stacks in the
-//! format of `/proc/kallsyms`; the types of the kernel are to be had from elsewhere (`tests/kernels`).
+//! format of `/proc/kallsyms`; the types of the kernel, which its reasons have their names from, are to be had elsewhere.
 
 use crate::decode::{Raw, decode};
 use crate::kernel::symbols::Symbols;

@@ -1,7 +1,7 @@
 //! Records built in code, through diagnosis and both sinks, and pages of the dictionary, against golden files. `UPDATE_GOLDEN=1` writes them anew.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to say where")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tcpwatch::cli::explain::{Kernel, answer};
 use tcpwatch::decode::{Raw, decode};
 use tcpwatch::diagnose::lately::{Around, Lately};
@@ -376,9 +376,8 @@ fn compare(name: &str, found: &[u8]) {
 /// Names of every kind, as the 6.12 kernel has them.
 #[test]
 fn explanations() {
-    let btf: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "kernels", "6.12.107+deb13-cloud-amd64", "btf"]
-        .iter()
-        .collect();
+    let btf =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/6.12.107+deb13-cloud-amd64/records.btf");
     let kernel = Kernel { name: "kernel 6.12.107".to_owned(), reasons: shape::reasons(Some(&btf)).unwrap() };
     let mut out = String::new();
     for name in [

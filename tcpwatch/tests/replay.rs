@@ -1,7 +1,7 @@
 //! Records that real kernels sent, decoded and interpreted on any machine: each line of JSON must stay as it is.
 //!
-//! A recording is made with `TCPWATCH_RECORD=FILE` while a few scenarios play in a virtual machine; the kernel's types come from
-//! `tests/kernels`. `UPDATE_GOLDEN=1` rewrites the expected lines.
+//! A recording is made with `TCPWATCH_RECORD=FILE` while a few scenarios play in a virtual machine. The kernel's types lie beside it:
+//! `tests/kernels` goes on to the next point release. `UPDATE_GOLDEN=1` rewrites the expected lines.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tcpwatch::decode::{Raw, decode};
 use tcpwatch::diagnose::lately::{Around, Lately};
 use tcpwatch::diagnose::{Context, interpret, interpret_state};
-use tcpwatch::kernel::shape::Shape;
+use tcpwatch::kernel::shape;
 use tcpwatch::kernel::symbols::Symbols;
 use tcpwatch::recording;
 use tcpwatch::sink::Sink;
@@ -22,14 +22,12 @@ fn folder(name: &str) -> PathBuf {
 
 /// The lines that a recording gives.
 fn replay(release: &str) -> String {
-    let types = folder("kernels").join(release).join("btf");
-    let shape = Shape::parse(fs::read(&types).unwrap_or_else(|error| panic!("{}: {error}", types.display())))
-        .unwrap();
     let path = folder("recordings").join(release);
+    let names = shape::reasons(Some(&path.join("records.btf"))).unwrap();
     let text = fs::read(path.join("records.symbols")).unwrap();
     let symbols = Symbols::parse(&text[..]).unwrap();
     let context = Context {
-        names: &shape.reasons,
+        names: &names,
         symbols: &symbols,
         wall_offset_ns: 0,
         want_stack: true,
