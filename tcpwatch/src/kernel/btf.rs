@@ -11,7 +11,7 @@ pub use bytes::Bytes;
 pub use reduce::Keep;
 
 use anyhow::{Context, Result, bail, ensure};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 const MAGIC: u16 = 0xeb9f;
@@ -192,7 +192,7 @@ impl Btf {
         let mut bits = 0u32;
         let mut parts = path.split('.').peekable();
         while let Some(part) = parts.next() {
-            let (offset, member) = self.member(ty, part, 0, trail)?;
+            let (offset, member) = self.member(ty, part, 0, &mut HashSet::new(), trail)?;
             bits = bits.checked_add(offset)?;
             if parts.peek().is_some() {
                 ty = self.resolve(member)?;
@@ -201,8 +201,26 @@ impl Btf {
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
+    /// Whether the string at an offset is this one. The whole of it is not looked for: where types are damaged it may be long.
+    fn is_string(&self, offset: u32, text: &str) -> bool {
+        let at = self.strings.start + offset as usize;
+        let bytes = self.data.get(at..self.strings.end);
+        let rest = bytes.and_then(|bytes| bytes.strip_prefix(text.as_bytes()));
+        rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == 0))
+    }
+
     /// Offset in bits and type of a member.
-    fn member(&self, ty: Type, name: &str, depth: u32, trail: &mut Vec<usize>) -> Option<(u32, u32)> {
+    ///
+    /// Each anonymous type is looked through once, by its position in `seen`: what has no such member in one place has none in
+    /// another, and in damaged types they lie in each other, so that there would be more ways through them than time.
+    fn member(
+        &self,
+        ty: Type,
+        name: &str,
+        depth: u32,
+        seen: &mut HashSet<usize>,
+        trail: &mut Vec<usize>,
+    ) -> Option<(u32, u32)> {
         if !matches!(ty.kind, KIND_STRUCT | KIND_UNION) || depth > DEPTH {
             return None;
         }
@@ -210,14 +228,14 @@ impl Btf {
             let at = ty.at + TYPE_BYTES + i * 12;
             let (name_at, id, raw) = (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
             let (offset, width) = if ty.bitfields { (raw & 0x00ff_ffff, raw >> 24) } else { (raw, 0) };
-            let own = self.string(name_at);
-            if own == name {
+            if self.is_string(name_at, name) {
                 trail.push(at);
                 return (width == 0).then_some((offset, id));
             }
-            if own.is_empty()
+            if self.is_string(name_at, "")
                 && let Some(inner) = self.resolve(id)
-                && let Some((inner, id)) = self.member(inner, name, depth + 1, trail)
+                && seen.insert(inner.at)
+                && let Some((inner, id)) = self.member(inner, name, depth + 1, seen, trail)
             {
                 trail.push(at);
                 return Some((offset.checked_add(inner)?, id));
@@ -401,6 +419,21 @@ mod tests {
         assert_eq!(btf.offset_of("outer", "x"), Some(0));
         assert_eq!(btf.offset_of("outer", "y.x"), Some(4));
         assert_eq!(btf.offset_of("outer", "y.y"), Some(8));
+    }
+
+    #[test]
+    fn anonymous_types_that_lie_in_each_other_are_looked_through_once() {
+        let mut b = Builder::default();
+        let x = b.name("x");
+        b.ty("int", KIND_INT, 0, 4, &[&[32]]);
+        // 2 and 3: each has the other, and itself, twice. There are 4 to the power of the depth ways through them.
+        let all: [&[u32]; 4] = [&[0, 2, 0], &[0, 3, 0], &[0, 2, 0], &[0, 3, 0]];
+        b.ty("", KIND_UNION, 0, 4, &all);
+        b.ty("", KIND_STRUCT, 0, 4, &all);
+        b.ty("outer", KIND_STRUCT, 0, 8, &[&[0, 2, 0], &[0, 3, 32], &[x, 1, 64]]);
+        let btf = Btf::parse(b.build(), &["outer"]).unwrap();
+        assert_eq!(btf.offset_of("outer", "missing"), None);
+        assert_eq!(btf.offset_of("outer", "x"), Some(8));
     }
 
     #[test]
