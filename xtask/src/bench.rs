@@ -121,7 +121,7 @@ fn ground(seconds: f64) -> Result<(Ground, PathBuf)> {
     if !repo::is_root() {
         bail!("namespaces, raw frames and BPF programs need root\nhint: run it as root");
     }
-    if machine::look()?.cores < 2 {
+    if !each::has_room()? {
         bail!(
             "load and tool need a core each, and this machine has one\nhint: measure on a machine with two"
         );

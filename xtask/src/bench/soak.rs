@@ -179,9 +179,12 @@ impl Told {
         Ok(told)
     }
 
+    fn of(&self, netns: u64, kind: &str) -> u64 {
+        self.events.get(&(netns, kind.to_owned())).copied().unwrap_or(0)
+    }
+
     fn sum(&self, kind: &str, among: &Played) -> u64 {
-        let of = |netns: &u64| self.events.get(&(*netns, kind.to_owned())).copied().unwrap_or(0);
-        among.resets.keys().map(of).sum()
+        among.resets.keys().map(|netns| self.of(*netns, kind)).sum()
     }
 
     fn words(&self, played: &Played) -> String {
@@ -210,7 +213,7 @@ impl Told {
         }
         for (netns, resets) in &played.resets {
             for kind in ["rst_sent", "rst_received"] {
-                let told = self.events.get(&(*netns, kind.to_owned())).copied().unwrap_or(0);
+                let told = self.of(*netns, kind);
                 if told != *resets {
                     wrong.push(format!("namespace {netns}: {told} {kind} of {resets} RSTs"));
                 }
